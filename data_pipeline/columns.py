@@ -1,0 +1,163 @@
+"""Which column plays which role, and ids of any kind as codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_pipeline.config import DataConfig
+from data_pipeline.schema import DataError
+from data_pipeline.times import encode_time
+
+Role = Literal["user", "item", "rating", "timestamp"]
+ROLES: tuple[Role, ...] = ("user", "item", "rating", "timestamp")
+
+# Usual header names, in order of preference, compared in lower case and without "_", "-" and blanks.
+USUAL_NAMES: dict[Role, tuple[str, ...]] = {
+    "user": ("user", "userid", "uid", "reviewerid", "customerid", "visitorid", "memberid"),
+    "item": (
+        "item",
+        "itemid",
+        "iid",
+        "movieid",
+        "movie",
+        "parentasin",
+        "asin",
+        "productid",
+        "product",
+        "sku",
+    ),
+    "rating": ("rating", "overall", "score", "stars"),
+    "timestamp": ("timestamp", "time", "ts", "unixreviewtime", "unixtime", "datetime", "date", "eventtime"),
+}
+CANONICAL_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # at most 18 digits: fits int64
+
+
+def named_columns(config: DataConfig) -> dict[Role, str]:
+    """The settings' columns by role; "time" is short for "timestamp"."""
+    return {"timestamp" if key == "time" else key: name for key, name in config.columns.items()}
+
+
+def is_usual_name(name: str) -> bool:
+    return any(_plain(name) in usual for usual in USUAL_NAMES.values())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[_\- ]", "", name.strip().lower())
+
+
+def find_columns(names: Sequence[str], config: DataConfig, where: str) -> dict[Role, int]:
+    """Role to position: by the settings' names, then by usual ones. Raises DataError where one is missing."""
+    wanted = named_columns(config)
+    found = {role: _named_column(role, name, names, where) for role, name in wanted.items()}
+    if len(set(found.values())) < len(found):
+        raise DataError(f"{where}: columns must name a different column for every role, got {wanted}")
+    for role in ROLES:
+        position = _usual_column(role, names)
+        if role not in found and position is not None and position not in found.values():
+            found[role] = position
+    return needed_columns(found, config, where, f"the columns are {', '.join(names)}")
+
+
+def needed_columns(found: dict[Role, int], config: DataConfig, where: str, what: str) -> dict[Role, int]:
+    """Without the ratings that no filter asks for. Raises DataError on a column that is missing."""
+    needed: list[Role] = ["user", "item"]
+    if config.min_rating is not None:
+        needed.append("rating")
+    if config.start_time is not None or config.end_time is not None:
+        needed.append("timestamp")
+    if missing := [role for role in needed if role not in found]:
+        raise DataError(
+            f"{where}: missing column {' and '.join(missing)}: {what}; expected {', '.join(needed)}; say "
+            f'which one it is by name or 0-based number, such as columns={{"{missing[0]}": "..."}}'
+        )
+    return {role: found[role] for role in ROLES if role in found and (role != "rating" or role in needed)}
+
+
+def _named_column(role: Role, name: str, names: Sequence[str], where: str) -> int:
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    raise DataError(
+        f"{where}: missing column {name!r} for {role}: the columns are {', '.join(names)}; "
+        f"choose one of them by name, or by number from 0 to {len(names) - 1}"
+    )
+
+
+def _usual_column(role: Role, names: Sequence[str]) -> int | None:
+    plain = [_plain(name) for name in names]
+    return next((plain.index(usual) for usual in USUAL_NAMES[role] if usual in plain), None)
+
+
+def interactions_table(table: pa.Table) -> pa.Table:
+    """Columns by role: ids dictionary encoded, times int64 (their unit in the metadata), ratings float64."""
+    columns: dict[str, pa.ChunkedArray[Any]] = {}
+    metadata: dict[str, str] = {}
+    for role in table.column_names:
+        if role in ("user", "item"):
+            columns[role] = encode_ids(table[role])
+        elif role == "timestamp":
+            columns[role], metadata["time_unit"] = encode_time(table[role])
+        else:
+            columns[role] = table[role].cast(pa.float64())
+    return pa.Table.from_arrays(list(columns.values()), names=list(columns), metadata=metadata)
+
+
+def encode_ids(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Codes of all chunks into one dictionary. Expects a dictionary encoded column of at least one chunk.
+
+    Text becomes integers where that loses nothing in any id: "7" would, but "007" keeps all of them text.
+    """
+    column = column.unify_dictionaries()
+    ids = cast("pa.DictionaryArray[Any, Any]", column.chunk(0)).dictionary
+    if not pa.types.is_string(ids.type):
+        return column
+    codes = [cast("pa.DictionaryArray[Any, Any]", chunk).indices for chunk in column.chunks]
+    trimmed = pc.utf8_trim_whitespace(ids)
+    if not trimmed.equals(ids):  # "1, 7": the blank is no part of the id
+        merged = trimmed.dictionary_encode()
+        codes, ids = [merged.indices.take(code) for code in codes], merged.dictionary
+    if pc.all(pc.match_substring_regex(ids, CANONICAL_INTEGER)).as_py():
+        ids = ids.cast(pa.int64())
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(code, ids) for code in codes])
+
+
+def first_bad_row(column: pa.ChunkedArray[Any], role: Role) -> tuple[int, str] | None:
+    """Row (0-based) and nature of the first value that no interaction can have; None where all are sound."""
+    start = 0
+    for chunk in column.chunks:
+        bad = _bad_ids(chunk) if isinstance(chunk, pa.DictionaryArray) else _bad_numbers(chunk, role)
+        if bad is not None and (row := pc.index(bad, pa.scalar(True)).as_py()) >= 0:
+            return start + row, _nature(chunk[row].as_py(), role)
+        start += len(chunk)
+    return None
+
+
+def _bad_ids(chunk: pa.DictionaryArray[Any, Any]) -> pa.Array[Any] | None:
+    empty = pc.is_null(chunk.dictionary)
+    if pa.types.is_string(chunk.dictionary.type):
+        empty = pc.equal(pc.utf8_trim_whitespace(chunk.dictionary), pa.scalar(""))
+    if chunk.null_count == 0 and not pc.any(empty).as_py():
+        return None
+    return empty.take(chunk.indices).fill_null(True)
+
+
+def _bad_numbers(chunk: pa.Array[Any], role: Role) -> pa.Array[Any]:
+    if pa.types.is_temporal(chunk.type):
+        chunk = chunk.cast(pa.int32() if pa.types.is_date32(chunk.type) else pa.int64())
+    bad = pc.invert(pc.is_finite(chunk))
+    if role == "timestamp":
+        bad = pc.or_kleene(bad, pc.less(chunk, pa.scalar(0)))
+    return bad.fill_null(True)
+
+
+def _nature(value: object, role: Role) -> str:
+    if role in ("user", "item"):
+        return f"empty {role} id"
+    is_number = value is not None and value == value  # neither a gap nor NaN
+    return f"{'negative' if role == 'timestamp' and is_number else 'non-numeric'} {role} {value}"

@@ -1,0 +1,35 @@
+"""What a prepared log depends on, as one short name: content, settings and schema version; not the path."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from data_pipeline.columns import named_columns
+from data_pipeline.config import DataConfig
+from data_pipeline.demo import DemoConfig
+from data_pipeline.schema import SCHEMA_VERSION, Settings
+from data_pipeline.sources import source_format
+from data_pipeline.store import hash_file
+
+
+def preparation_settings(config: DataConfig) -> Settings:
+    """Every setting but the path, with what "auto" stands for."""
+    settings: Settings = config.model_dump(exclude={"path"})
+    return {
+        **settings,
+        "format": source_format(config),
+        "columns": dict(sorted(named_columns(config).items())),
+    }
+
+
+def compute_fingerprint(config: DataConfig, files: list[Path]) -> str:
+    """32 hexadecimal digits. Reads every byte of the input: a changed file must not pass for the old one."""
+    generated = dataclasses.asdict(DemoConfig(seed=config.seed)) if not files else None
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "settings": preparation_settings(config),
+        "files": [hash_file(file) for file in files],
+        "generated": generated,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,99 @@
+"""Parts that several architectures share.
+
+Shapes: B batch, L length, D width, H heads, K = D / H head width, V items + padding.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_pipeline.ids import PAD_ITEM_ID
+
+LAYER_NORM_EPS = 1e-8  # of the references; torch's default 1e-5 moves the golden values
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and what came before it.
+
+    Query and key/value inputs are given apart, since SASRec's original block normalises only the queries.
+    With right padding a real position never sees a padded one: no mask is built, and the flash kernels apply.
+    """
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, query_BLD: Tensor, source_BLD: Tensor) -> Tensor:
+        q_BHLK = self._split_heads(self.query(query_BLD))
+        key_BLD, value_BLD = self.key_value(source_BLD).chunk(2, dim=-1)
+        out_BHLK = F.scaled_dot_product_attention(
+            q_BHLK,
+            self._split_heads(key_BLD),
+            self._split_heads(value_BLD),
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=True,
+        )
+        out_BLD = out_BHLK.transpose(1, 2).flatten(2)
+        return self.output(out_BLD)  # type: ignore[no-any-return]
+
+    def _split_heads(self, x_BLD: Tensor) -> Tensor:
+        batch, length, width = x_BLD.shape
+        return x_BLD.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Position-wise D -> multiplier * D -> D with ReLU and dropout after each linear (SASRec, 3.2)."""
+
+    def __init__(self, width: int, multiplier: int, dropout: float) -> None:
+        super().__init__()
+        self.widen = nn.Linear(width, multiplier * width)
+        self.narrow = nn.Linear(multiplier * width, width)
+        self.dropout = dropout
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        inner = F.relu(drop(self.widen(x_BLD), self.dropout, self.training))
+        return drop(self.narrow(inner), self.dropout, self.training)
+
+
+def drop(x: Tensor, p: float, training: bool) -> Tensor:
+    return F.dropout(x, p, training=True) if training and p > 0 else x
+
+
+def item_table(num_items: int, width: int) -> nn.Embedding:
+    """Item embeddings (num_items + 1, D) with a zero row, that gets no gradient, for padding."""
+    return nn.Embedding(num_items + 1, width, padding_idx=PAD_ITEM_ID)
+
+
+def window_positions(length_B: Tensor, max_len: int, width_L: int) -> Tensor:
+    """Row of the position table for every place of a right-padded batch, (B, L).
+
+    Positions count from the end of the window: the last item sits at row `max_len`, whatever the length, so
+    that a short and a long history look alike near their end (equal to the references' left padding).
+    Padded places get row 0, which is never trained.
+    """
+    place_L = torch.arange(width_L, device=length_B.device)
+    row_BL = max_len - (length_B[:, None] - 1 - place_L)
+    return row_BL.masked_fill(place_L >= length_B[:, None], 0)
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-normal matrices, zero biases, zero padding row (the references' choice, made uniform)."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_normal_(parameter)
+    for child in module.modules():
+        if isinstance(child, nn.Linear) and child.bias is not None:
+            nn.init.zeros_(child.bias)
+        if isinstance(child, nn.Embedding) and child.padding_idx is not None:
+            with torch.no_grad():
+                child.weight[child.padding_idx].zero_()
+
+
+def embedding_scale(width: int) -> float:
+    return math.sqrt(width)  # Transformer paper, 3.4; position embeddings stay unscaled

@@ -1,0 +1,190 @@
+"""The tables of a study: built from records, written in one step, read with pandas."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.durable import sync
+from results.schema import (
+    FAMILY,
+    SCHEMA_VERSION,
+    EpochRecord,
+    Hparam,
+    TrialRecord,
+    epochs_schema,
+    leaderboard_schema,
+)
+
+LEADERBOARD_FILE = "leaderboard.parquet"
+EPOCHS_FILE = "epochs.parquet"
+
+RANKED_STATES = ("complete", "pruned")
+STATE_ORDER = ("complete", "pruned", "running", "queued", "failed", "baseline", "ceiling")
+
+PLAIN_FIELDS = [f.name for f in fields(TrialRecord) if f.name not in ("hparams", "valid", "test")]
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What every row of a study's tables has in common; it goes into the file metadata."""
+
+    study: str
+    fingerprint: str  # of the prepared data
+    objective: str  # the column that is maximised, for example valid.ndcg@10
+    protocol: str
+    versions: Mapping[str, str]
+
+
+def build_leaderboard(records: Sequence[TrialRecord]) -> pa.Table:
+    types = _hparam_types(records)
+    rows = [_trial_row(record, types) for record in sorted(records, key=_row_order)]
+    num_ranked = sum(map(_is_ranked, records))
+    for position, row in enumerate(rows[:num_ranked], start=1):
+        row["rank"] = position
+    return pa.Table.from_pylist(rows, schema=leaderboard_schema(types))
+
+
+def build_epochs(records: Iterable[EpochRecord]) -> pa.Table:
+    rows = [
+        {
+            "trial": record.trial,
+            "epoch": record.epoch,
+            "loss": record.loss,
+            "objective": record.objective,
+            **_prefixed("valid", record.valid),
+            "lr": record.lr,
+            "seconds": record.seconds,
+            "eval_seconds": record.eval_seconds,
+        }
+        for record in sorted(records, key=lambda record: (record.trial, record.epoch))
+    ]
+    return pa.Table.from_pylist(rows, schema=epochs_schema())
+
+
+def write_table(table: pa.Table, path: Path, facts: StudyFacts) -> None:
+    """A reader finds the old or the new table, whole. A study has one writer: one staging name suffices."""
+    staging = path.with_name(f".{path.name}.staging")
+    try:
+        pq.write_table(table.replace_schema_metadata(_file_metadata(facts)), staging)
+        sync(staging)
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def load_leaderboard(path: Path | str) -> pd.DataFrame:
+    """The leaderboard at a file or in a study's folder, with dtypes that keep integers beside nulls."""
+    file = Path(path) / LEADERBOARD_FILE if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"a leaderboard must exist, got no file at {file}; "
+            f"name a study's folder or its {LEADERBOARD_FILE}"
+        )
+    _refuse_unreadable_version(file)
+    return pd.read_parquet(file, dtype_backend="numpy_nullable")
+
+
+def _refuse_unreadable_version(file: Path) -> None:
+    recorded = (pq.read_schema(file).metadata or {}).get(b"schema_version")
+    if recorded is None:
+        raise ValueError(f"{file} must be a table written by seqsweep, got one without a schema_version")
+    if int(recorded) > SCHEMA_VERSION:
+        raise ValueError(
+            f"schema_version must be at most {SCHEMA_VERSION}, got {int(recorded)} in {file}; "
+            "it was written by a newer seqsweep: upgrade, or read it with pandas.read_parquet"
+        )
+
+
+def _is_ranked(record: TrialRecord) -> bool:
+    return record.state in RANKED_STATES and record.objective is not None and math.isfinite(record.objective)
+
+
+def _row_order(record: TrialRecord) -> tuple[bool, int, float, int, str]:
+    ranked = _is_ranked(record)
+    return (
+        not ranked,
+        0 if ranked else STATE_ORDER.index(record.state),
+        -_objective_to_sort_by(record) if ranked or record.trial is None else 0.0,
+        -1 if record.trial is None else record.trial,  # equal values: the earlier trial wins, as in Optuna
+        record.model or "",
+    )
+
+
+def _objective_to_sort_by(record: TrialRecord) -> float:
+    return -math.inf if record.objective is None or math.isnan(record.objective) else record.objective
+
+
+def _trial_row(record: TrialRecord, types: Mapping[str, pa.DataType]) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(record, name) for name in PLAIN_FIELDS}
+    for name in FAMILY:
+        if row[name] is None and name in record.hparams:
+            row[name] = _text(record.hparams[name])
+    for name, type_ in types.items():
+        if name in record.hparams:
+            row[f"hparam.{name}"] = _as_column_value(record.hparams[name], type_)
+    return row | _prefixed("valid", record.valid) | _prefixed("test", record.test)
+
+
+def _prefixed(split: str, metrics: Mapping[str, float]) -> dict[str, object]:
+    return {f"{split}.{name}": value for name, value in metrics.items()}
+
+
+def _hparam_types(records: Iterable[TrialRecord]) -> dict[str, pa.DataType]:
+    seen: dict[str, set[type]] = {}
+    for record in records:
+        for name, value in record.hparams.items():
+            if name not in FAMILY:
+                seen.setdefault(name, set()).add(_kind(name, value))
+    return {name: _common_type(kinds) for name, kinds in seen.items()}
+
+
+def _kind(name: str, value: Hparam) -> type:
+    for kind in (bool, int, float, str):  # bool first: it is an int to isinstance
+        if isinstance(value, kind):
+            return kind
+    raise TypeError(f"hparam {name} must be an int, float, str or bool, got {value!r}")
+
+
+def _common_type(kinds: set[type]) -> pa.DataType:
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds == {int}:
+        return pa.int64()
+    if kinds <= {int, float}:
+        return pa.float64()
+    return pa.string()
+
+
+def _as_column_value(value: Hparam, type_: pa.DataType) -> Hparam:
+    if pa.types.is_string(type_):
+        return _text(value)
+    return float(value) if pa.types.is_floating(type_) else value
+
+
+def _text(value: Hparam) -> str:
+    return value if isinstance(value, str) else json.dumps(value)  # True is written true, as in TOML and JSON
+
+
+def _file_metadata(facts: StudyFacts) -> dict[str, str]:
+    attributes = {
+        "study": facts.study,
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": facts.fingerprint,
+        "objective": facts.objective,
+        "protocol": facts.protocol,
+        "versions": dict(facts.versions),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    plain = {key: value if isinstance(value, str) else json.dumps(value) for key, value in attributes.items()}
+    return plain | {"PANDAS_ATTRS": json.dumps(attributes)}  # pandas gives them back as DataFrame.attrs

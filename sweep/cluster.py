@@ -1,0 +1,107 @@
+"""The only `ray.init`: one that lives and dies with the command, or a running cluster that is joined."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from sweep.config import HardwareConfig
+from sweep.errors import ClusterError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes."""
+
+    cpus: float
+    gpus: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+
+@contextmanager
+def connect(hardware: HardwareConfig, *, shipped: str | None = None) -> Iterator[Resources]:
+    """Start or join Ray and say what a trial takes there; leave it as it was found.
+
+    `shipped`: folder with this checkout, sent to the workers of a cluster that is joined.
+    Raises ClusterError where no cluster answers, or where no node could ever hold one trial.
+    """
+    if hardware.address is not None and hardware.address.startswith("ray://"):
+        raise ClusterError(
+            f"address must not be a Ray client address, got {hardware.address}: run the command on the head "
+            "node with address=auto"
+        )
+    options: dict[str, Any] = {"include_dashboard": False} if hardware.address is None else {}
+    if hardware.address not in (None, "auto", "local") and shipped is not None:
+        options["runtime_env"] = {"working_dir": shipped}
+    try:
+        ray.init(
+            address=hardware.address or "local",
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            configure_logging=True,
+            **options,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at address={hardware.address!r} ({_first_line(error)}): start one with "
+            "`ray start --head`, or leave the address out to run on this machine alone"
+        ) from error
+    try:
+        resources = trial_resources(hardware, _nodes())
+        check_satisfiable(resources, _nodes())
+        yield resources
+    finally:
+        ray.shutdown()
+
+
+def trial_resources(hardware: HardwareConfig, nodes: list[Mapping[str, float]]) -> Resources:
+    num_gpus = sum(node.get("GPU", 0) for node in nodes)
+    gpus = hardware.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if num_gpus else 0.0
+    cpus = hardware.cpus_per_trial
+    if cpus is None:
+        cpus = 1.0
+        if gpus and num_gpus:
+            most_trials = max(1.0, num_gpus // gpus)
+            cpus = max(1.0, sum(node.get("CPU", 0) for node in nodes) // most_trials)
+    return Resources(cpus, gpus)
+
+
+def check_satisfiable(resources: Resources, nodes: list[Mapping[str, float]]) -> None:
+    if not any(_fits(resources, node) for node in nodes):
+        there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ClusterError(
+            f"no node can hold a trial of cpus_per_trial={resources.cpus:g} and "
+            f"gpus_per_trial={resources.gpus:g}: the nodes have {there or 'nothing'}; ask for less"
+        )
+
+
+def concurrency(resources: Resources, limit: int | None) -> int:
+    """How many trials the cluster holds as it is now; nodes come and go."""
+    total = sum(_fits(resources, node) for node in _nodes())
+    return total if limit is None else min(total, limit)
+
+
+def _fits(resources: Resources, node: Mapping[str, float]) -> int:
+    by_cpu = int(node.get("CPU", 0) // resources.cpus)
+    return by_cpu if not resources.gpus else min(by_cpu, _fractions(node.get("GPU", 0), resources.gpus))
+
+
+def _fractions(gpus: float, share: float) -> int:
+    """A fraction must lie on one GPU; whole GPUs add up."""
+    return int(gpus) * int(1 / share + 1e-9) if share < 1 else int(gpus // share)
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

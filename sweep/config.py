@@ -1,0 +1,131 @@
+"""StudyConfig: everything the sampler may not move. TOML in and out; every error names the key."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from data_pipeline.config import DataConfig
+from models import MODELS
+from search_spaces import SEARCH_SPACES
+from sweep.errors import ConfigError
+from sweep.evaluation import ProtocolConfig
+from sweep.hparams import describe
+from sweep.study import SearchConfig
+from sweep.training import TrainBudget
+
+Scalar = int | float | str | bool
+
+
+class SpaceConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[str, ...] = ("sasrec",)
+    fix: dict[str, bool | int | float | str] = {}  # hparams that do not move
+
+    @field_validator("models")
+    @classmethod
+    def _known(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in models if name not in MODELS or name not in SEARCH_SPACES]
+        if unknown or not models:
+            raise ValueError(f"must be one or more of {', '.join(SEARCH_SPACES)}")
+        return models
+
+
+class HardwareConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = None  # of a running Ray cluster ("auto": the one on this machine); None starts one
+    gpus_per_trial: NonNegativeFloat | None = None  # None: 1 where there are GPUs, else 0; may be a fraction
+    cpus_per_trial: PositiveFloat | None = None  # None: 1 without GPUs, else the cores divided among the GPUs
+    max_concurrent: PositiveInt | None = None  # None: as many trials as the cluster holds
+
+
+class StudyConfig(BaseModel):
+    """One study. `name` is the folder below `runs`; `sweep.driver.IDENTITY` says what may not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "demo"
+    seed: int = Field(default=0, ge=0)
+    runs: Path = Path("runs")
+    cache: Path = Path(".cache/prepared")
+    data: DataConfig = DataConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    space: SpaceConfig = SpaceConfig()
+    search: SearchConfig = SearchConfig()
+    training: TrainBudget = TrainBudget()
+    hardware: HardwareConfig = HardwareConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("must be letters, digits, '.', '_' or '-', at most 100, and name a folder")
+        return name
+
+    @property
+    def folder(self) -> Path:
+        return self.runs.absolute() / self.name
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Self:
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ConfigError(describe(error, "setting")) from None
+
+    @classmethod
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Read TOML; `overrides`, nested like the file, win. Raises ConfigError."""
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"no such settings file: {path}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from None
+        return cls.build(merge(values, overrides or {}))
+
+    def to_toml(self) -> str:
+        values = self.model_dump(mode="json", exclude_none=True)
+        top = {k: v for k, v in values.items() if not isinstance(v, dict)}
+        tables = {k: v for k, v in values.items() if isinstance(v, dict)}
+        parts = [_toml_lines(top), *(f"[{name}]\n{_toml_lines(table)}" for name, table in tables.items())]
+        return "\n".join(parts)
+
+
+def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _toml_lines(table: Mapping[str, Any]) -> str:
+    return "".join(f"{_toml_key(key)} = {_toml_value(value)}\n" for key, value in table.items())
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers and booleans read the same in TOML

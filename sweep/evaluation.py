@@ -1,0 +1,186 @@
+"""Rank of every evaluated user's held-out item, over the full catalogue or against sampled candidates.
+
+Shapes: B users of a block, L length, N candidates, U evaluated users.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from data_pipeline.batches import DeviceSequences
+from data_pipeline.ids import PAD_ITEM_ID
+from data_pipeline.split import Targets
+from data_pipeline.store import SequenceLog
+from models import SequenceModel
+from results.metrics import Ranks
+from sweep.candidates import draw_candidates
+
+REPEATS_ARE_NORMAL = 0.01  # share of repeated (user, item) pairs above which seen items stay candidates
+TOKENS_PER_BLOCK = 2**15  # items encoded at a time
+SCORES_PER_BLOCK = 2**20  # 4 MiB: stays in cache while it is counted (2**22 takes 5 x as long on a CPU)
+SEEN_PER_CHUNK = 2**22
+
+
+class ProtocolConfig(BaseModel):
+    """How models are compared: which items are held out, and what they compete with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: Literal["leave_one_out"] = "leave_one_out"
+    min_eval_interactions: int = Field(default=3, ge=3)  # users with fewer only train
+    ranking: str = Field(default="full", pattern=r"^(full|sampled:[1-9][0-9]*)$")
+    seen: Literal["auto", "keep", "remove"] = "auto"
+
+    def removes_seen(self, log: SequenceLog) -> bool:
+        if self.seen == "auto":
+            return log.manifest.repeat_share <= REPEATS_ARE_NORMAL
+        return self.seen == "remove"
+
+
+class Scorer(Protocol):
+    """Anything that ranks: scores (B, num_items) of all real items, given right-padded histories (B, L)."""
+
+    max_len: int
+
+    def __call__(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor: ...
+
+
+class ModelScorer:
+    """A trained model as a scorer; states under autocast if asked, scores always in float32."""
+
+    def __init__(self, model: SequenceModel, *, autocast: bool = False) -> None:
+        self.max_len: int = model.config.max_len
+        self._model = model
+        self._autocast = autocast
+
+    def __call__(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor:
+        with torch.autocast(item_id_BL.device.type, torch.bfloat16, enabled=self._autocast):
+            state_BLD = self._model.encode(item_id_BL, length_B)
+        last_BD = state_BLD[torch.arange(len(length_B), device=length_B.device), length_B - 1]
+        return self._model.score(last_BD.float())
+
+
+class Ranker:
+    """Holds what one split's ranking needs, so that it can be asked after every epoch.
+
+    With seen items removed, users whose target was already in their history are left out and counted
+    (`num_seen_targets`): removing their other seen items would tell the answer.
+    """
+
+    def __init__(
+        self,
+        log: SequenceLog,
+        sequences: DeviceSequences,
+        targets: Targets,
+        protocol: ProtocolConfig,
+        part: Literal["valid", "test"],
+    ) -> None:
+        self._sequences = sequences
+        self._removes_seen = protocol.removes_seen(log)
+        begin_U = log.offset_U[targets.user_id]
+        kept_U = np.ones(len(begin_U), bool)
+        if self._removes_seen and log.manifest.repeat_share > 0:
+            kept_U = ~self._target_was_seen(begin_U, targets.position)
+        self.num_seen_targets = int((~kept_U).sum())
+        self.user_id_U = targets.user_id[kept_U]
+        self._begin_U, self._target_position_U = begin_U[kept_U], targets.position[kept_U]
+        self._candidate_UN: npt.NDArray[np.int32] | None = None
+        if protocol.ranking != "full":
+            self._candidate_UN = draw_candidates(
+                log,
+                self.user_id_U,
+                self._target_position_U,
+                int(protocol.ranking.removeprefix("sampled:")),
+                part,
+            )
+
+    def rank(self, scorer: Scorer) -> Ranks:
+        """Ranks in the order of `user_id_U`. Raises FloatingPointError for a score that is not finite."""
+        better_U = np.zeros(len(self.user_id_U), np.int64)
+        tied_U = np.ones(len(self.user_id_U), np.int64)
+        results: list[tuple[npt.NDArray[np.int64], Tensor, Tensor]] = []
+        with torch.inference_mode():
+            for row_B in self._blocks(scorer.max_len):
+                results.append((row_B, *self._rank_block(scorer, row_B)))
+        for row_B, better_B, tied_B in results:  # read back at the end: the device never waits in between
+            better_U[row_B], tied_U[row_B] = better_B.cpu().numpy(), tied_B.cpu().numpy()
+        return Ranks(better_U, tied_U)
+
+    def _blocks(self, max_len: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Rows of users of like length, so that blocks hold little padding and never too many scores."""
+        length_U = np.minimum(self._target_position_U - self._begin_U, max_len)
+        order_U = np.argsort(length_U, kind="stable")
+        most_rows = max(1, SCORES_PER_BLOCK // self._sequences.num_items)
+        end = len(order_U)
+        while end > 0:
+            rows = min(most_rows, max(1, TOKENS_PER_BLOCK // max(1, int(length_U[order_U[end - 1]]))))
+            yield order_U[max(0, end - rows) : end]
+            end -= rows
+
+    def _rank_block(self, scorer: Scorer, row_B: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        begin_B, position_B = self._begin_U[row_B], self._target_position_U[row_B]
+        device = self._sequences.device
+        length_B = np.minimum(position_B - begin_B, scorer.max_len)
+        item_id_BL = self._sequences.window(position_B - length_B, length_B)
+        score_BN = scorer(item_id_BL, torch.from_numpy(length_B).to(device)).float()
+        _check_finite(score_BN)
+        target_B1 = self._sequences.items(torch.from_numpy(position_B).to(device))[:, None]
+        target_score_B1 = score_BN.gather(1, target_B1 - 1)
+        if self._candidate_UN is not None:
+            candidate_BN = torch.from_numpy(self._candidate_UN[row_B]).to(device).long()
+            score_BN = score_BN.gather(1, (candidate_BN - 1).clamp_(min=0))
+            score_BN.masked_fill_(candidate_BN == PAD_ITEM_ID, -torch.inf)
+        elif self._removes_seen:
+            row_S, item_S = self._seen(begin_B, position_B)
+            score_BN = score_BN.index_put_((row_S, item_S - 1), score_BN.new_tensor(-torch.inf))
+        return _count(score_BN, target_score_B1, target_among=self._candidate_UN is None)
+
+    def _seen(self, begin_B: npt.NDArray[np.int64], end_B: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The whole histories of a block, not only the window the model reads: (row, item) pairs."""
+        length_B = end_B - begin_B
+        row_S = np.repeat(np.arange(len(length_B)), length_B)
+        first_S = np.repeat(begin_B - (np.cumsum(length_B) - length_B), length_B)
+        position_S = torch.from_numpy(first_S + np.arange(len(row_S))).to(self._sequences.device)
+        return torch.from_numpy(row_S).to(self._sequences.device), self._sequences.items(position_S)
+
+    def _target_was_seen(
+        self, begin_U: npt.NDArray[np.int64], position_U: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        was_seen_U = np.zeros(len(begin_U), bool)
+        total_U = np.cumsum(position_U - begin_U)
+        cuts = np.searchsorted(
+            total_U, np.arange(SEEN_PER_CHUNK, total_U[-1] if len(total_U) else 0, SEEN_PER_CHUNK)
+        )
+        for row_B in np.split(np.arange(len(begin_U)), cuts):
+            row_S, item_S = self._seen(begin_U[row_B], position_U[row_B])
+            target_B = self._sequences.items(torch.from_numpy(position_U[row_B]).to(self._sequences.device))
+            hit_S = (item_S == target_B[row_S]).cpu()
+            was_seen_U[row_B[row_S.cpu()[hit_S].numpy()]] = True
+        return was_seen_U
+
+
+def _check_finite(score_BN: Tensor) -> None:
+    """One cheap pass: only a sum that is not finite (or overflowed) is looked at again, score by score."""
+    if not torch.isfinite(score_BN.sum()) and not torch.isfinite(score_BN).all():
+        raise FloatingPointError("a score is not finite: the model has diverged")
+
+
+def _count(score_BN: Tensor, target_score_B1: Tensor, *, target_among: bool) -> tuple[Tensor, Tensor]:
+    """Candidates above the target, and level with it (the target counted).
+
+    The sum of signs is better - worse, of their sizes better + worse. Exact in float32 below 2**24
+    candidates, and 5 x as fast as comparing and counting.
+    """
+    score_BN -= target_score_B1  # in place: the block's scores are not needed any more
+    sign_BN = score_BN.sign_()
+    dtype = torch.float32 if sign_BN.shape[1] < 2**24 else torch.float64
+    difference_B = sign_BN.sum(1, dtype=dtype)
+    unequal_B = sign_BN.abs_().sum(1, dtype=dtype)
+    better_B = ((unequal_B + difference_B) / 2).long()
+    tied_B = (sign_BN.shape[1] - unequal_B).long()
+    return better_B, tied_B if target_among else tied_B + 1

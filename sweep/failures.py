@@ -1,0 +1,51 @@
+"""Why a worker's attempt ended: from Ray's error to a word that the study knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.experiment import Trial
+
+
+@dataclass(frozen=True)
+class Failure:
+    error_class: str  # interrupted, preempted, diverged, out_of_memory, error
+    message: str
+    traceback: str
+
+    @property
+    def is_interruption(self) -> bool:
+        """Not the trial's doing: it may go on elsewhere."""
+        return self.error_class in ("interrupted", "preempted")
+
+
+def read_failure(trial: Trial) -> Failure:
+    """What Tune kept of it. There is no error if a reused worker could not be reset: nothing was run then."""
+    if trial.pickled_error_file is None:
+        return Failure("interrupted", "its worker could not be reset", "")
+    try:
+        with open(trial.pickled_error_file, "rb") as file:
+            return classify(cloudpickle.load(file))
+    # Unpickling runs the user's own exception classes, which may raise anything; the text is there as well.
+    except Exception as error:
+        with open(trial.error_file) as text_file:
+            text = text_file.read()
+        return Failure("error", f"an exception that can't be unpickled here ({error})", text)
+
+
+def classify(error: BaseException) -> Failure:
+    if isinstance(error, RayActorError) and not error.actor_init_failed:
+        return Failure("preempted" if error.preempted else "interrupted", str(error), "")
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    message = f"{type(cause).__name__}: {cause}"
+    return Failure(_error_class(cause), message, str(error))
+
+
+def _error_class(cause: BaseException) -> str:
+    if isinstance(cause, FloatingPointError):
+        return "diverged"
+    # By name, so that the driver need not import Torch: torch.OutOfMemoryError.
+    names = {parent.__name__ for parent in type(cause).__mro__}
+    return "out_of_memory" if names & {"OutOfMemoryError", "MemoryError"} else "error"

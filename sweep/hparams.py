@@ -1,0 +1,48 @@
+"""From the sampled, flat hparams to the typed configs of the model and of its training."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from models import MODELS, ModelConfig, SequenceModel
+from sweep.errors import ConfigError
+from sweep.training import TrainConfig
+
+Hparams = Mapping[str, int | float | str | bool]
+
+
+def typed_configs(hparams: Hparams) -> tuple[type[SequenceModel], ModelConfig, TrainConfig]:
+    """Raises ConfigError naming the key that belongs to neither config, or the value that does not fit."""
+    rest: dict[str, Any] = dict(hparams)
+    name = rest.pop("model", None)
+    if name not in MODELS:
+        raise ConfigError(f"hparam model must be one of {', '.join(MODELS)}, got {name!r}")
+    model_class = MODELS[name]
+    model_keys, train_keys = set(model_class.Config.model_fields), set(TrainConfig.model_fields)
+    for key in rest:
+        if key not in model_keys | train_keys:
+            hint = _nearest(key, model_keys | train_keys)
+            raise ConfigError(f"hparam {key!r} belongs neither to {name} nor to training{hint}")
+    try:
+        model_config = model_class.Config(**{k: v for k, v in rest.items() if k in model_keys})
+        train_config = TrainConfig(**{k: v for k, v in rest.items() if k in train_keys})
+    except ValidationError as error:
+        raise ConfigError(describe(error, "hparam")) from None
+    return model_class, model_config, train_config
+
+
+def describe(error: ValidationError, what: str) -> str:
+    """One line for each thing wrong: the key, what was given, what is allowed."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+        lines.append(f"{what} {key}: {problem['msg']}{given}" if key else f"{what}: {problem['msg']}")
+    return "\n".join(lines)
+
+
+def _nearest(key: str, valid: set[str]) -> str:
+    matches = difflib.get_close_matches(key, sorted(valid), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else f"; valid are {', '.join(sorted(valid))}"

@@ -1,0 +1,96 @@
+"""Stopping poor trials early, always compared with trials of the same family (model and residual) only."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class RungTable:
+    """Asynchronous successive halving (Li et al. 2020), stopping trials instead of promoting them.
+
+    Rungs are the epochs grace_epochs * reduction_factor ** k below max_epochs. At a rung a trial enters the
+    best objective it has had so far. It goes on if that is among the best 1 / reduction_factor of the
+    values entered there until now, its own included. It is judged once a rung, and not called back when
+    better ones come.
+
+    * Whoever ties with the last that goes on goes on.
+    * Among fewer than reduction_factor values nobody is stopped, so never the first at a rung. (Optuna and
+      Ray stop the second if it is worse than the first, which is little to go by.)
+    * A trial that ended before a rung by itself is not counted there.
+    """
+
+    def __init__(self, grace_epochs: int, reduction_factor: int, max_epochs: int) -> None:
+        self.reduction_factor = reduction_factor
+        self.rungs: list[int] = []
+        rung = grace_epochs
+        while rung < max_epochs:
+            self.rungs.append(rung)
+            rung *= reduction_factor
+        self._values: defaultdict[tuple[str, int], list[float]] = defaultdict(list)  # each list ascends
+
+    def report(self, family: str, last_epoch: int, epoch: int, best: float) -> bool:
+        """Enter a trial that is at `epoch`, with its best objective until now; true if it must stop.
+
+        `last_epoch` is that of its report before: one that skips epochs is judged at every rung it passed.
+        """
+        passed = [rung for rung in self.rungs if last_epoch < rung <= epoch]
+        for rung in passed:
+            bisect.insort(self._values[family, rung], best)
+        return any(self._is_poor(family, rung, best) for rung in passed)
+
+    def add_all(self, family: str, objectives: Mapping[int, float]) -> None:
+        """Enter all of a trial's epochs. The order in which trials are entered makes no difference later."""
+        last_epoch, best = 0, -math.inf
+        for epoch in sorted(objectives):
+            best = max(best, objectives[epoch])
+            self.report(family, last_epoch, epoch, best)
+            last_epoch = epoch
+
+    def _is_poor(self, family: str, rung: int, value: float) -> bool:
+        values = self._values[family, rung]
+        num_kept = len(values) // self.reduction_factor
+        return num_kept > 0 and value < values[-num_kept]
+
+
+class StudyView:
+    """An Optuna study of which a sampler or a pruner sees some of the trials."""
+
+    def __init__(self, study: optuna.Study, keep: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> None:
+        self._study = study
+        self._keep = keep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self._keep(self._study.get_trials(deepcopy=deepcopy, states=states))
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        # What Optuna's samplers call. The cache holds all trials, so it serves any view.
+        return self._keep(self._study._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache))
+
+    def as_study(self) -> optuna.Study:
+        """Optuna takes anything that answers like a study, but says `Study`."""
+        return cast("optuna.Study", self)
+
+
+def family_view(study: optuna.Study, family: str) -> optuna.Study:
+    """A view for Optuna's pruners: only the trials of one family."""
+
+    def of_family(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        return [trial for trial in trials if trial.user_attrs.get("family") == family]
+
+    return StudyView(study, of_family).as_study()

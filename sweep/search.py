@@ -1,0 +1,75 @@
+"""How a search is set, and the Optuna study that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.storages import JournalStorage
+from pydantic import BaseModel, ConfigDict, Field
+
+from results.schema import Hparam
+from sweep.errors import UserError
+from sweep.sampling import SamplerName, Space, check_point
+
+MAY_CHANGE = ("trials", "max_attempts")  # in a study that is begun
+
+
+class StudyError(UserError, ValueError):
+    """What was asked does not fit the study."""
+
+
+class SearchConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int = Field(default=20, ge=1)  # in all, queued ones included
+    sampler: SamplerName = "auto"
+    pruner: Literal["asha", "median", "none"] = "asha"
+    reduction_factor: int = Field(default=3, ge=2)  # one in so many of the trials at a rung goes on
+    grace_epochs: int = Field(default=3, ge=1)  # nothing is pruned before
+    max_epochs: int = Field(default=100, ge=1)  # the most a trial may train
+    max_attempts: int = Field(default=4, ge=1)  # a trial fails when its worker has died so often
+
+
+def find_study(storage: JournalStorage) -> optuna.Study | None:
+    """The study of a journal, which holds one at most."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    studies = storage.get_all_studies()
+    return optuna.load_study(study_name=studies[0].study_name, storage=storage) if studies else None
+
+
+def create_study(
+    storage: JournalStorage, name: str, attributes: Mapping[str, Any], points: Sequence[dict[str, Hparam]]
+) -> optuna.Study:
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    for point in points:
+        study.enqueue_trial(point)
+    return study
+
+
+def check_same_search(
+    study: optuna.Study, folder: Path, *, name: str, seed: int, search: SearchConfig
+) -> None:
+    """Raises StudyError if the study was begun with another name, seed or settings."""
+    attributes = study.user_attrs
+    there = {"name": study.study_name, "seed": attributes["seed"], **attributes["search"]}
+    asked = {"name": name, "seed": seed, **search.model_dump(exclude=set(MAY_CHANGE))}
+    differing = [f"{key} is {there[key]!r}, not {asked[key]!r}" for key in asked if there[key] != asked[key]]
+    if differing:
+        raise StudyError(
+            f"the study in {folder} was begun with other settings: {'; '.join(differing)}. "
+            "Go on with those, or begin a study under another name"
+        )
+
+
+def checked_point(space: Space, point: Mapping[str, Hparam]) -> dict[str, Hparam]:
+    """Raises StudyError for a point that the space could not have proposed."""
+    try:
+        check_point(space, point)
+    except ValueError as error:
+        raise StudyError(f"can't enqueue {dict(point)}: {error}") from error
+    return dict(point)

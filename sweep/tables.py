@@ -1,0 +1,31 @@
+"""The leaderboard for a terminal."""
+
+import pandas as pd
+from rich.table import Table
+
+OUTSIDE_RANKING = ("baseline", "ceiling")  # always shown: what a trial is read against
+COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
+COUNTS = ("best_epoch", "epochs", "seconds")
+
+
+def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int) -> Table:
+    """Best `limit` trials and every baseline and ceiling; test metrics beside the objective's validation."""
+    metric = objective.removeprefix("valid.")
+    shown = [*COLUMNS, objective, f"test.{metric}", "valid.hr@10", "test.hr@10", *COUNTS, "error"]
+    reference = frame[frame["state"].isin(OUTSIDE_RANKING)]
+    rows = pd.concat([frame.drop(reference.index).head(limit), reference])[shown]
+    rows = rows.dropna(axis="columns", how="all")
+    table = Table(box=None, pad_edge=False)
+    for name in rows.columns:
+        table.add_column(name, justify="left" if name in ("state", "model", "loss", "error") else "right")
+    for row in rows.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):  # type: ignore[call-overload]
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1 else f"{value:.1f}"
+    return str(value)

@@ -1,0 +1,269 @@
+"""The training engine: `train()` yields a report an epoch and knows no Ray.
+
+Shapes: B batch, L length, D width, V items + padding, T positions with a target, N negatives.
+
+Every random stream of an epoch is derived from (seed, name, epoch). So a checkpoint holds no generator
+states, and training that goes on from one is equal to the bit to training that was never interrupted (on the
+same device, with the same number of threads).
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+from torch import Tensor, nn
+
+from data_pipeline.batches import DeviceSequences, TrainBatch, TrainBatches
+from data_pipeline.split import Split
+from models import SequenceModel
+from models.losses import SAMPLED_LOSSES, NegativeScores, ce
+from results.metrics import METRICS, compute_metrics
+from sweep.evaluation import ModelScorer, Ranker
+from sweep.seeds import derive_seed
+
+MAX_LOGITS_CPU = 2**20  # scores at a time under full cross-entropy: 4 MiB, in cache
+MAX_LOGITS_GPU = 2**27
+
+
+class TrainConfig(BaseModel):
+    """How a model is trained. Defaults are the references' where they agree, else the best measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: Literal["ce", "bce", "gbce", "sampled_softmax"] = "ce"
+    num_negatives: PositiveInt = 1  # of the sampled losses
+    negatives: Literal["position", "batch"] = "position"  # own negatives a position, or shared by the batch
+    gbce_t: float = Field(default=0.75, ge=0, le=1)
+    batch_size: PositiveInt = 128  # sequences
+    window: Literal["last", "random"] = "last"
+    lr: PositiveFloat = 1e-3
+    beta2: float = Field(default=0.98, ge=0, lt=1)  # of Adam; .98 in SASRec's code
+    weight_decay: NonNegativeFloat = 0.0  # decoupled
+    warmup_steps: NonNegativeInt = 0
+    lr_schedule: Literal["constant", "cosine"] = "constant"  # cosine falls to 0 at max_epochs
+
+
+class TrainBudget(BaseModel):
+    """How long a trial may train and what it is judged by: equal for all trials of a study."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_epochs: PositiveInt = 100
+    patience: PositiveInt = 10  # epochs without a better objective after which training ends
+    objective: Literal[tuple(METRICS)] = "ndcg@10"  # type: ignore[valid-type]  # of validation; larger is better
+    autocast: bool = True  # bfloat16 on a GPU; a CPU always trains in float32
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    epoch: int  # from 1
+    loss: float  # mean a target
+    objective: float
+    valid: dict[str, float]
+    lr: float  # at the epoch's end
+    best_epoch: int
+    seconds: float  # of training alone
+    eval_seconds: float
+    last: bool  # training ends here
+
+
+@dataclass
+class TrainState:
+    """All that training needs to go on after an epoch, and the weights of the best one."""
+
+    model: SequenceModel
+    optimizer: torch.optim.Optimizer
+    reports: list[EpochReport] = field(default_factory=list)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best(self) -> EpochReport:
+        return max(self.reports, key=lambda report: (report.objective, -report.epoch))
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only: loads with `weights_only=True`."""
+        return {
+            "weights": self.model.state_dict(),
+            "best_weights": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "reports": [vars(report) for report in self.reports],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_weights = state["best_weights"]
+        self.reports = [EpochReport(**report) for report in state["reports"]]
+
+
+def new_state(model: SequenceModel, config: TrainConfig) -> TrainState:
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.lr,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    return TrainState(model, optimizer)
+
+
+def build_model(
+    model_class: type[SequenceModel], config: Any, num_items: int, *, seed: int, device: torch.device
+) -> SequenceModel:
+    """A new model, its weights drawn on the CPU: the same on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "init"))
+        model = model_class(config, num_items)
+    return model.to(device)
+
+
+def train(
+    state: TrainState,
+    config: TrainConfig,
+    budget: TrainBudget,
+    sequences: DeviceSequences,
+    split: Split,
+    valid_ranker: Ranker,
+    *,
+    seed: int,
+) -> Iterator[EpochReport]:
+    """Train from where `state` stands, one report an epoch; `state` can be saved whenever one is out.
+
+    Ends after `max_epochs`, or `patience` epochs without a better objective. Raises FloatingPointError when
+    the loss or a validation score is not finite, ValueError when no user has a training pair.
+    """
+    device = sequences.device
+    torch.set_flush_denormal(True)  # Adam's moments of rare items decay into denormals: steps 10 x slower
+    batches = TrainBatches(
+        sequences,
+        split.train_end_U,
+        max_len=state.model.config.max_len,
+        batch_size=config.batch_size,
+        window=config.window,
+    )
+    if len(batches) == 0:
+        raise ValueError(
+            "no user has two training interactions, so there is nothing to learn from: "
+            f"got {len(split.train_end_U)} users; use a log with longer histories"
+        )
+    autocast = budget.autocast and device.type == "cuda"
+    num_steps = budget.max_epochs * len(batches)
+    while not (state.reports and state.reports[-1].last):
+        epoch = len(state.reports) + 1
+        started = time.perf_counter()
+        loss, lr = _train_epoch(state, config, batches, sequences, epoch, num_steps, seed, autocast)
+        trained = time.perf_counter()
+        state.model.eval()
+        valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast)))
+        ranked = time.perf_counter()
+        state.reports.append(
+            _report(state, budget, epoch, loss, valid, lr, trained - started, ranked - trained)
+        )
+        if state.reports[-1].best_epoch == epoch:
+            state.best_weights = {k: v.detach().clone() for k, v in state.model.state_dict().items()}
+        yield state.reports[-1]
+
+
+def _train_epoch(
+    state: TrainState,
+    config: TrainConfig,
+    batches: TrainBatches,
+    sequences: DeviceSequences,
+    epoch: int,
+    num_steps: int,
+    seed: int,
+    autocast: bool,
+) -> tuple[float, float]:
+    device = sequences.device
+    state.model.train()
+    torch.manual_seed(derive_seed(seed, "dropout", epoch))
+    generator = torch.Generator(device).manual_seed(derive_seed(seed, "negatives", epoch))
+    step = (epoch - 1) * len(batches)
+    total_loss = torch.zeros((), dtype=torch.float64, device=device)
+    num_targets = 0
+    for batch in batches.epoch(derive_seed(seed, "batches", epoch)):
+        lr = learning_rate(config, step, num_steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            loss = batch_loss(state.model, batch, config, sequences.num_items, generator)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        total_loss += loss.detach() * len(batch.target_id_T)
+        num_targets += len(batch.target_id_T)
+        step += 1
+    mean_loss = float(total_loss) / num_targets  # the epoch's only wait for the device
+    if not math.isfinite(mean_loss):
+        raise FloatingPointError(
+            f"the loss is {mean_loss} at epoch {epoch}: the model has diverged (lr={config.lr:g})"
+        )
+    return mean_loss, lr
+
+
+def batch_loss(
+    model: SequenceModel, batch: TrainBatch, config: TrainConfig, num_items: int, generator: torch.Generator
+) -> Tensor:
+    """Mean loss over the positions that have a target."""
+    state_TD = model.encode(batch.item_id_BL, batch.length_B).flatten(0, 1)[batch.real_T]
+    item_VD = model.item_embedding.weight
+    if config.loss == "ce":
+        max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
+        return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits)
+    state_TD = state_TD.float()
+    shape: tuple[int, ...] = (config.num_negatives,)
+    if config.negatives == "position":
+        shape = (len(batch.target_id_T), config.num_negatives)
+    negative_id = torch.randint(1, num_items + 1, shape, generator=generator, device=state_TD.device)
+    positive_T = (state_TD * nn.functional.embedding(batch.target_id_T, item_VD)).sum(-1)
+    negative_D = nn.functional.embedding(negative_id, item_VD)
+    if config.negatives == "position":
+        negative_TN = (negative_D @ state_TD[:, :, None])[:, :, 0]
+    else:
+        negative_TN = state_TD @ negative_D.T
+    scores = NegativeScores(positive_T, negative_TN, negative_id == batch.target_id_T[:, None], num_items)
+    return SAMPLED_LOSSES[config.loss](scores, config.gbce_t).mean()
+
+
+def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
+    """Linear warm-up over `warmup_steps`, then constant, or half a cosine down to 0 at `num_steps`."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return config.lr
+    done = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return config.lr * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def _report(
+    state: TrainState,
+    budget: TrainBudget,
+    epoch: int,
+    loss: float,
+    valid: dict[str, float],
+    lr: float,
+    seconds: float,
+    eval_seconds: float,
+) -> EpochReport:
+    objective = valid[budget.objective]
+    best_epoch = epoch
+    if state.reports and state.best.objective >= objective:
+        best_epoch = state.best.epoch
+    last = epoch >= budget.max_epochs or epoch - best_epoch >= budget.patience
+    return EpochReport(epoch, loss, objective, valid, lr, best_epoch, seconds, eval_seconds, last)

@@ -1,0 +1,125 @@
+"""The border to Ray: a request and references to the data come in, one report an epoch goes out."""
+
+import dataclasses
+import os
+import platform
+import resource
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from data_pipeline.batches import DeviceSequences
+from data_pipeline.schema import Manifest
+from data_pipeline.split import Split, leave_one_out
+from data_pipeline.store import SequenceLog
+from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from sweep.evaluation import ProtocolConfig, Ranker
+from sweep.hparams import typed_configs
+from sweep.study import TrialRequest
+from sweep.training import EpochReport, TrainBudget, build_model, new_state, train
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialContext:
+    """What all trials of a study share; the shards stay in the object store and are mapped."""
+
+    folder: Path
+    manifest: Manifest
+    shards: tuple[ray.ObjectRef[Any], ...]
+    protocol: ProtocolConfig
+    budget: TrainBudget
+    num_threads: int
+    num_gpus: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialData:
+    """The opened log of this process, kept for its next trial."""
+
+    log: SequenceLog
+    sequences: DeviceSequences
+    split: Split
+    valid_ranker: Ranker
+
+
+_opened: dict[
+    tuple[str, str, str], TrialData
+] = {}  # the process's cache; a reused worker opens nothing twice
+
+
+def run_trial(config: dict[str, Any], *, context: TrialContext) -> None:
+    """Train one request to its end, from its checkpoint where there is one. Failures are raised."""
+    request = TrialRequest(**config["request"])
+    torch.set_num_threads(context.num_threads)
+    device = _device(context.num_gpus)
+    data = _open(context, device)
+    model_class, model_config, train_config = typed_configs(request.hparams)
+    model = build_model(model_class, model_config, data.log.num_items, seed=request.seed, device=device)
+    state = new_state(model, train_config)
+    path = checkpoint_path(context.folder, request.trial_number)
+    if path.exists():
+        state.load_state_dict(load_checkpoint(path, device)["state"])
+    facts = {"node": platform.node(), "device": _device_name(device), "num_parameters": state.num_parameters}
+    for report in state.reports:  # saved, but not recorded before the last attempt ended
+        if report.epoch > request.last_epoch:
+            tune.report(_flat(report, facts, data, device))
+    for report in train(
+        state, train_config, context.budget, data.sequences, data.split, data.valid_ranker, seed=request.seed
+    ):
+        save_checkpoint(path, {"hparams": dict(request.hparams), "state": state.state_dict()})
+        if report.epoch > request.last_epoch:
+            tune.report(_flat(report, facts, data, device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def open_data(log: SequenceLog, protocol: ProtocolConfig, device: torch.device) -> TrialData:
+    sequences = DeviceSequences(log, device)
+    split = leave_one_out(log.offset_U, protocol.min_eval_interactions)
+    return TrialData(log, sequences, split, Ranker(log, sequences, split.valid, protocol, "valid"))
+
+
+def _open(context: TrialContext, device: torch.device) -> TrialData:
+    key = (context.manifest.fingerprint, context.protocol.model_dump_json(), str(device))
+    if key not in _opened:
+        _opened.clear()
+        log = SequenceLog(manifest=context.manifest, shards=tuple(ray.get(list(context.shards))))
+        _opened[key] = open_data(log, context.protocol, device)
+    return _opened[key]
+
+
+def _device(num_gpus: float) -> torch.device:
+    if not num_gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"a trial was given gpus_per_trial={num_gpus:g} but torch sees no GPU on {platform.node()}: "
+            "install a CUDA build of torch there, or set gpus_per_trial=0"
+        )
+    device = torch.device("cuda", 0)  # Ray shows a worker only its own
+    torch.cuda.set_device(device)
+    if num_gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(num_gpus, device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu x {torch.get_num_threads()}"
+
+
+def _flat(
+    report: EpochReport, facts: dict[str, Any], data: TrialData, device: torch.device
+) -> dict[str, int | float | str]:
+    flat = {k: v for k, v in dataclasses.asdict(report).items() if k not in ("valid", "last")}
+    flat |= {f"valid.{name}": value for name, value in report.valid.items()}
+    flat["milliseconds_per_user"] = 1e3 * report.eval_seconds / max(1, len(data.valid_ranker.user_id_U))
+    flat["peak_memory_bytes"] = (
+        torch.cuda.max_memory_allocated(device)
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return flat | facts | {"pid": os.getpid()}

@@ -1,0 +1,221 @@
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_pipeline import build
+from data_pipeline.config import DataConfig
+from data_pipeline.prepare import prepare
+from data_pipeline.schema import DataError
+from data_pipeline.store import open_log, read_item_ids, read_user_ids
+
+Write = Callable[[str, str | bytes], Path]
+ROOT = Path(__file__).parents[2]
+LOG = "".join(f"{user} {item} {item // 2}\n" for user in range(20) for item in range(user + 3))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["u", "v", "w"]), st.integers(0, 9), st.integers(0, 9)),
+        min_size=1,
+        max_size=40,
+    )
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_sequences_are_the_log_grouped_and_sorted(tmp_path: Path, rows: list[tuple[str, int, int]]) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows))
+    users = list(dict.fromkeys(user for user, _, _ in rows))
+    items = list(dict.fromkeys(item for _, item, _ in rows))
+    if max(sum(row[0] == user for row in rows) for user in users) < 3:
+        with pytest.raises(DataError, match="fewer than 3 interactions for every user"):
+            prepare(DataConfig(path=str(path)), tmp_path / "cache")
+        return
+    folder = prepare(DataConfig(path=str(path), shard_bytes=40), tmp_path / "cache")
+    log = open_log(folder)
+    assert read_user_ids(folder)["raw_user_id"].to_pylist() == users
+    assert read_item_ids(folder)["raw_item_id"].to_pylist() == items
+    item, time = np.concatenate(log.item_chunks()), np.concatenate(log.timestamp_chunks())
+    for number, user in enumerate(users):
+        here = slice(log.offset_U[number], log.offset_U[number + 1])
+        expected = sorted(((t, i) for u, i, t in rows if u == user), key=lambda pair: pair[0])
+        got = [(int(t), items[i - 1]) for t, i in zip(time[here], item[here], strict=True)]
+        if log.manifest.tie_order == "rows":
+            assert got == expected
+        assert sorted(got) == sorted(expected)
+
+
+def test_second_run_returns_at_once(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataConfig(path=str(write("log.txt", LOG)))
+    folder = prepare(config, tmp_path / "cache")
+    monkeypatch.setattr(build, "read_interactions", None)
+    assert prepare(config, tmp_path / "cache") == folder
+
+
+def test_same_bytes_elsewhere_give_the_same_folder_and_shards(write: Write, tmp_path: Path) -> None:
+    first = prepare(DataConfig(path=str(write("log.txt", LOG))), tmp_path / "cache")
+    (tmp_path / "other").mkdir()
+    second = prepare(DataConfig(path=str(write("other/log.txt", LOG))), tmp_path / "other" / "cache")
+    assert first.name == second.name
+    assert digests(first) == digests(second)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_user_interactions": 4},
+        {"min_item_interactions": 2},
+        {"k_core": "single"},
+        {"drop_duplicates": True},
+        {"start_time": 1},
+        {"end_time": 5},
+        {"seed": 1},
+        {"shard_bytes": 100},
+        {"columns": {"user": "1", "item": "0"}},
+        {"columns": {"user": "0", "item": "1"}},
+    ],
+)
+def test_every_setting_changes_the_fingerprint(
+    write: Write, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    path = str(write("log.txt", LOG))
+    plain = prepare(DataConfig(path=path), tmp_path / "cache")
+    changed = prepare(DataConfig.model_validate({"path": path, **settings}), tmp_path / "cache")
+    assert plain.name != changed.name
+
+
+def test_content_changes_the_fingerprint(write: Write, tmp_path: Path) -> None:
+    first = prepare(DataConfig(path=str(write("log.txt", LOG))), tmp_path / "cache")
+    second = prepare(DataConfig(path=str(write("log.txt", LOG + "1 1 1\n"))), tmp_path / "cache")
+    assert first.name != second.name
+
+
+def test_what_auto_stands_for_is_the_same_preparation(write: Write, tmp_path: Path) -> None:
+    path = str(write("log.txt", LOG))
+    assert prepare(DataConfig(path=path), tmp_path) == prepare(
+        DataConfig(path=path, format="plain"), tmp_path
+    )
+
+
+def test_filters_are_counted_and_told(tmp_path: Path, write: Write) -> None:
+    path = write(
+        "u.data", "".join(f"{user}\t{item}\t{item}\t{item}\n" for user in (1, 2) for item in (1, 2, 3, 4, 5))
+    )
+    told: list[str] = []
+    config = DataConfig(path=str(path), min_rating=2, end_time=5, min_user_interactions=2)
+    manifest = open_log(prepare(config, tmp_path / "cache", told.append)).manifest
+    assert [(count.step, count.num_rows, count.num_users, count.num_items) for count in manifest.counts] == [
+        ("read", 10, 2, 5),
+        ("min_rating", 8, 2, 4),
+        ("time_range", 6, 2, 3),
+        ("k_core", 6, 2, 3),
+    ]
+    assert "min_rating left 8 of 10 interactions, 2 users and 4 items" in told
+
+
+def test_ties_are_told(tmp_path: Path, write: Write) -> None:
+    told: list[str] = []
+    prepare(DataConfig(path=str(write("log.txt", LOG))), tmp_path / "cache", told.append)
+    assert any("stored by item id" in message and "seeded hash" in message for message in told)
+    assert any("warning: " in message and "of the test targets tie" in message for message in told)
+
+
+@pytest.mark.parametrize("name", ["sequences-00000.arrow", "user_ids.parquet", "manifest.json"])
+def test_damaged_cache_is_named_and_rebuilt(write: Write, tmp_path: Path, name: str) -> None:
+    config = DataConfig(path=str(write("log.txt", LOG)))
+    folder = prepare(config, tmp_path / "cache")
+    before = digests(folder)
+    (folder / name).write_bytes(b"damaged")
+    told: list[str] = []
+    assert prepare(config, tmp_path / "cache", told.append) == folder
+    assert any(name in message and "prepared again" in message for message in told)
+    assert digests(folder) == before
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [
+        folder.name,
+        f"{folder.name}.lock",
+    ]
+
+
+def test_input_that_changes_while_it_is_read(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[[DataConfig], str]
+) -> None:
+    path = write("log.txt", LOG)
+    original = build.read_interactions
+
+    def append_and_read(config: DataConfig) -> object:
+        with path.open("a") as stream:
+            stream.write("1 1 1\n")
+        return original(config)
+
+    monkeypatch.setattr(build, "read_interactions", append_and_read)
+    assert "the input changed while it was read" in error_of(DataConfig(path=str(path)))
+
+
+SLOW_PREPARE = """
+import sys, time
+from pathlib import Path
+from data_pipeline import build
+from data_pipeline.prepare import DataConfig, prepare
+write = build.write_ids
+def slow(*arguments):
+    print("writing", flush=True)
+    time.sleep(float(sys.argv[3]))
+    return write(*arguments)
+build.write_ids = slow
+print(prepare(DataConfig(path=sys.argv[1]), Path(sys.argv[2]), print), flush=True)
+"""
+
+
+def start(path: Path, cache: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SLOW_PREPARE, str(path), str(cache), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def read_line(process: subprocess.Popen[str], expected: str) -> None:
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) and expected not in line:
+        pass
+    assert expected in line
+
+
+def test_killed_in_the_middle_is_recovered(write: Write, tmp_path: Path) -> None:
+    path, cache = write("log.txt", LOG), tmp_path / "cache"
+    with start(path, cache, seconds=60) as process:
+        read_line(process, "writing")
+        process.send_signal(signal.SIGKILL)
+    staged = [folder for folder in cache.iterdir() if folder.name.startswith(".staging-")]
+    assert len(staged) == 1
+    assert list(staged[0].iterdir())
+    folder = prepare(DataConfig(path=str(path)), cache)
+    assert open_log(folder).num_users == 20
+    assert sorted(path.name for path in cache.iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+def test_of_two_processes_one_works_and_the_other_waits(write: Write, tmp_path: Path) -> None:
+    path, cache = write("log.txt", LOG), tmp_path / "cache"
+    with start(path, cache, seconds=0.7) as first:
+        read_line(first, "writing")
+        told: list[str] = []
+        began = time.monotonic()
+        folder = prepare(DataConfig(path=str(path)), cache, told.append)
+        waited = time.monotonic() - began
+        first.wait(timeout=20)
+    assert told == ["another process prepares the same log: waiting for it"]
+    assert waited > 0.5
+    assert open_log(folder).num_users == 20
+    assert os.listdir(cache / folder.name)
+    shutil.rmtree(cache)
