@@ -95,7 +95,7 @@ def _check_lengths(num_U: NDArray[np.int64], counts: tuple[Counts, ...]) -> None
         raise DataError(
             f"fewer than {MIN_INTERACTIONS} interactions for every user: the longest of {len(num_U)} "
             f"sequences has {num_U.max()} (after {counts[-1].step}); expected users with a history, a "
-            "validation and a test target; see whether user and item columns are exchanged, or relax the filters"
+            "validation and a test target; see whether user and item are exchanged, or relax the filters"
         )
 
 

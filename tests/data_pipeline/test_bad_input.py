@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -146,7 +147,7 @@ def test_short_users_only(write: Write, error_of: ErrorOf) -> None:
     )
 
 
-def table(**columns: object) -> pa.Table:
+def table(**columns: Any) -> pa.Table:
     return pa.table({"user": [1, 1, 2], "item": ["a", "b", "c"], "time": [1, 2, 3], **columns})
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import build
 from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from data_pipeline.schema import DataError
+from data_pipeline.sources import read_interactions
 from data_pipeline.store import open_log, read_item_ids, read_user_ids
 
 Write = Callable[[str, str | bytes], Path]
@@ -62,7 +62,7 @@ def test_sequences_are_the_log_grouped_and_sorted(tmp_path: Path, rows: list[tup
 def test_second_run_returns_at_once(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DataConfig(path=str(write("log.txt", LOG)))
     folder = prepare(config, tmp_path / "cache")
-    monkeypatch.setattr(build, "read_interactions", None)
+    monkeypatch.setattr("data_pipeline.build.read_interactions", None)
     assert prepare(config, tmp_path / "cache") == folder
 
 
@@ -154,14 +154,13 @@ def test_input_that_changes_while_it_is_read(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[[DataConfig], str]
 ) -> None:
     path = write("log.txt", LOG)
-    original = build.read_interactions
 
     def append_and_read(config: DataConfig) -> object:
         with path.open("a") as stream:
             stream.write("1 1 1\n")
-        return original(config)
+        return read_interactions(config)
 
-    monkeypatch.setattr(build, "read_interactions", append_and_read)
+    monkeypatch.setattr("data_pipeline.build.read_interactions", append_and_read)
     assert "the input changed while it was read" in error_of(DataConfig(path=str(path)))
 
 

@@ -13,6 +13,7 @@ from data_pipeline.config import DataConfig
 from data_pipeline.schema import DataError
 from data_pipeline.sources import SOURCES, read_interactions, source_format
 from data_pipeline.text import SingleSeparator, SqueezedBlanks
+from data_pipeline.text_file import COMPRESSIONS
 
 Write = Callable[[str, str | bytes], Path]
 ReadRows = Callable[[DataConfig], list[tuple[object, ...]]]
@@ -59,9 +60,8 @@ def test_text_forms_give_the_same_rows(
 @pytest.mark.parametrize("name", ["log.txt", "ratings.dat"])
 def test_compressed_text(tmp_path: Path, read_rows: ReadRows, name: str, suffix: str) -> None:
     content = PLAIN if name == "log.txt" else "".join(f"{u}::{i}::5::{t}\n" for u, i, t in ROWS)
-    codec = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}[suffix]
     path = tmp_path / (name + suffix)
-    with pa.CompressedOutputStream(str(path), codec) as stream:
+    with pa.CompressedOutputStream(str(path), COMPRESSIONS[suffix]) as stream:
         stream.write(content.encode())
     assert read_rows(config(path)) == ROWS
 
@@ -199,31 +199,24 @@ def test_columnar_files(tmp_path: Path, read_rows: ReadRows, suffix: str, id_typ
 
 
 @pytest.mark.parametrize(
-    ("time_type", "unit", "factor"),
+    ("time_type", "units", "seconds"),
     [
-        (pa.int32(), "s", 1),
-        (pa.float64(), "s", 1),
-        (pa.timestamp("ns"), "s", 1),
-        (pa.timestamp("ms", "Europe/Berlin"), "s", 1),
-        (pa.date32(), "s", 86_400),
-        (pa.date64(), "s", 86_400),
+        (pa.int32(), 1, 1),
+        (pa.float64(), 1, 1),
+        (pa.timestamp("ns"), 10**9, 1),
+        (pa.timestamp("ms", "Europe/Berlin"), 10**3, 1),
+        (pa.date32(), 1, 86_400),
+        (pa.date64(), 86_400_000, 86_400),
     ],
     ids=str,
 )
-def test_columnar_time_types(tmp_path: Path, time_type: pa.DataType, unit: str, factor: int) -> None:
-    table = example_table()
-    days = table["timestamp"].cast(pa.int32())
-    nanos = {"timestamp[ns]": 10**9, "timestamp[ms, tz=Europe/Berlin]": 10**3}.get(str(time_type), 1)
-    column = days.cast(pa.int64()).to_numpy() * nanos
-    if pa.types.is_date(time_type):
-        column = days.cast(pa.date32()).cast(time_type)
-        arrays: pa.ChunkedArray = column
-    else:
-        arrays = pa.chunked_array([pa.array(column).cast(time_type)])
-    pq.write_table(table.set_column(3, "timestamp", arrays), tmp_path / "log.parquet")
+def test_columnar_time_types(tmp_path: Path, time_type: pa.DataType, units: int, seconds: int) -> None:
+    number_type = pa.int32() if pa.types.is_date32(time_type) else pa.int64()
+    stored = pa.array([time * units for _, _, time in ROWS], number_type).cast(time_type)
+    pq.write_table(example_table().set_column(3, "timestamp", stored), tmp_path / "log.parquet")
     read = read_interactions(config(tmp_path / "log.parquet"))
-    assert read["timestamp"].to_pylist() == [time * factor for _, _, time in ROWS]
-    assert read.schema.metadata == {b"time_unit": unit.encode()}
+    assert read["timestamp"].to_pylist() == [time * seconds for _, _, time in ROWS]
+    assert read.schema.metadata == {b"time_unit": b"s"}
 
 
 def test_folder_and_glob_are_read_in_order_of_name(tmp_path: Path, read_rows: ReadRows) -> None:

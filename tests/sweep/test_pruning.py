@@ -109,7 +109,9 @@ def test_optunas_pruners_see_only_the_family(inner: str) -> None:
     study = optuna.create_study(direction="maximize")
     for value in (0.8, 0.9):
         study.add_trial(family_trial("good", {1: value, 2: value, 3: value}, TrialState.COMPLETE))
-        study.add_trial(family_trial("poor", {1: value - 0.7, 2: value - 0.7, 3: value - 0.7}, TrialState.COMPLETE))
+        study.add_trial(
+            family_trial("poor", {1: value - 0.7, 2: value - 0.7, 3: value - 0.7}, TrialState.COMPLETE)
+        )
     for family, pruned in (("good", inner != "none"), ("poor", False)):
         trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id))
         trial.set_user_attr("family", family)

@@ -29,8 +29,13 @@ def one_family(trial: optuna.Trial) -> dict[str, Hparam]:
 
 
 def open_study(folder: Path, **changes: Any) -> Study:
-    settings = {"trials": 20, **{key: changes.pop(key) for key in list(changes) if key in SearchConfig.model_fields}}
-    return Study.open(folder, **{"name": "s", "seed": 1, "space": space, "search": SearchConfig(**settings), **changes})
+    settings = {
+        "trials": 20,
+        **{key: changes.pop(key) for key in list(changes) if key in SearchConfig.model_fields},
+    }
+    return Study.open(
+        folder, **{"name": "s", "seed": 1, "space": space, "search": SearchConfig(**settings), **changes}
+    )
 
 
 def report(epoch: int, objective: float, **more: Any) -> dict[str, Any]:
@@ -95,10 +100,16 @@ def test_a_trial_from_request_to_record(study: Study) -> None:
     assert (record.seconds, record.eval_seconds, record.device_seconds) == (6.0, 1.5, None)
     assert (record.peak_memory_bytes, record.num_parameters, record.attempts) == (90, 7, 1)
     assert (record.node, record.device, record.checkpoint, record.error) == ("n", "d", "trials/0", None)
-    assert record.started_at is not None and record.ended_at is not None and record.started_at <= record.ended_at
+    assert (
+        record.started_at is not None and record.ended_at is not None and record.started_at <= record.ended_at
+    )
     assert record.started_at.utcoffset() is not None
     epochs = study.epoch_records()
-    assert [(e.trial, e.epoch, e.objective, e.loss) for e in epochs] == [(0, 1, 0.2, 1), (0, 2, 0.4, 1 / 2), (0, 3, 0.4, 1 / 3)]
+    assert [(e.trial, e.epoch, e.objective, e.loss) for e in epochs] == [
+        (0, 1, 0.2, 1),
+        (0, 2, 0.4, 1 / 2),
+        (0, 3, 0.4, 1 / 3),
+    ]
     assert epochs[1].valid == {"mrr": 0.2}
     best = study.best()
     assert best is not None and best.trial == 0
@@ -139,7 +150,14 @@ def test_a_budget_counts_all_trials(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"name": "t"}, {"seed": 2}, {"pruner": "none"}, {"grace_epochs": 4}, {"max_epochs": 7}, {"sampler": "random"}],
+    [
+        {"name": "t"},
+        {"seed": 2},
+        {"pruner": "none"},
+        {"grace_epochs": 4},
+        {"max_epochs": 7},
+        {"sampler": "random"},
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_study_goes_on_only_with_the_settings_it_was_begun_with(
@@ -283,7 +301,13 @@ def test_proposals_are_the_same_again_and_across_restarts(tmp_path: Path, sample
 
 def test_every_prefix_of_the_journal_is_a_state_to_go_on_from(tmp_path: Path) -> None:
     """Kill the driver at any byte: ended trials stay as they were, the rest runs to the same end."""
-    settings: dict[str, Any] = {"trials": 4, "space": one_family, "grace_epochs": 1, "reduction_factor": 2, "max_epochs": 3}
+    settings: dict[str, Any] = {
+        "trials": 4,
+        "space": one_family,
+        "grace_epochs": 1,
+        "reduction_factor": 2,
+        "max_epochs": 3,
+    }
 
     def finish(study: Study) -> None:
         while (request := study.ask()) is not None:
@@ -371,7 +395,9 @@ def test_an_error_in_the_space_fails_the_trial_alone(tmp_path: Path) -> None:
         assert study.records()[1].error == "error: KeyError: 'odd'"
 
 
-@pytest.mark.parametrize("returned", [{"model": "a", "x": [1, 2]}, {"x": 1}, None], ids=["list", "no model", "none"])
+@pytest.mark.parametrize(
+    "returned", [{"model": "a", "x": [1, 2]}, {"x": 1}, None], ids=["list", "no model", "none"]
+)
 def test_a_space_must_return_plain_hparams(tmp_path: Path, returned: Any) -> None:
     with open_study(tmp_path, space=lambda trial: returned) as study:
         assert study.ask() is None
@@ -387,7 +413,9 @@ def test_three_first_errors_stop_the_study(study: Study) -> None:
     assert study.ask() is None and not study.has_more
 
 
-@pytest.mark.parametrize("error_classes", [["diverged", "error", "error", "error"], ["none", "error", "error", "error"]])
+@pytest.mark.parametrize(
+    "error_classes", [["diverged", "error", "error", "error"], ["none", "error", "error", "error"]]
+)
 def test_errors_after_something_else_do_not_stop_it(study: Study, error_classes: Sequence[str]) -> None:
     for number, error_class in enumerate(error_classes):
         asked(study)
