@@ -68,7 +68,8 @@ def prepare(
         folder = prepare_log(config.data, config.cache.absolute(), _say)
         manifest = open_log(folder).manifest
         _say(
-            f"{manifest.num_users:,} users, {manifest.num_items:,} items, {manifest.num_interactions:,} interactions"
+            f"{manifest.num_users:,} users, {manifest.num_items:,} items, "
+            f"{manifest.num_interactions:,} interactions"
         )
         _say(
             f"timestamps in {manifest.time_unit}"
@@ -139,8 +140,8 @@ def run(
             "data": section,
             "protocol": {"ranking": ranking, "seen": seen},
             "space": {"models": models.split(",") if models else None, "fix": _pairs(fix or [], "--fix")},
-            "search": {"trials": trials, "sampler": sampler, "pruner": pruner},
-            "training": {"max_epochs": max_epochs, "patience": patience, "objective": objective},
+            "search": {"trials": trials, "sampler": sampler, "pruner": pruner, "max_epochs": max_epochs},
+            "training": {"patience": patience, "objective": objective},
             "hardware": {
                 "address": address,
                 "gpus_per_trial": gpus_per_trial,

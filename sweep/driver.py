@@ -176,6 +176,7 @@ def place(config: StudyConfig, log: SequenceLog, resources: Resources) -> TrialC
         shards=tuple(ray.put(shard) for shard in log.shards),
         protocol=config.protocol,
         budget=config.training,
+        max_epochs=config.search.max_epochs,
         num_threads=max(1, int(resources.cpus)),
         num_gpus=resources.gpus,
     )

@@ -206,7 +206,8 @@ class Study:
         with self._journal.transaction():
             live.trial.set_user_attr(epoch_attribute(epoch), dict(report))
             live.trial.report(objective, epoch)
-            should_prune = self._should_prune(live, epoch, objective)
+            # A trial that ends by itself is complete, whatever the rung says.
+            should_prune = self._should_prune(live, epoch, objective) and not report.get("last", False)
             live.objectives[epoch] = objective
             if should_prune:
                 self._settle(live.trial, TrialState.PRUNED)

@@ -56,11 +56,10 @@ class TrainConfig(BaseModel):
 
 
 class TrainBudget(BaseModel):
-    """How long a trial may train and what it is judged by: equal for all trials of a study."""
+    """What a trial is judged by and when it gives up: equal for all trials of a study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_epochs: PositiveInt = 100
     patience: PositiveInt = 10  # epochs without a better objective after which training ends
     objective: Literal[tuple(METRICS)] = "ndcg@10"  # type: ignore[valid-type]  # of validation; larger is better
     autocast: bool = True  # bfloat16 on a GPU; a CPU always trains in float32
@@ -141,6 +140,7 @@ def train(
     split: Split,
     valid_ranker: Ranker,
     *,
+    max_epochs: int,
     seed: int,
 ) -> Iterator[EpochReport]:
     """Train from where `state` stands, one report an epoch; `state` can be saved whenever one is out.
@@ -163,7 +163,7 @@ def train(
             f"got {len(split.train_end_U)} users; use a log with longer histories"
         )
     autocast = budget.autocast and device.type == "cuda"
-    num_steps = budget.max_epochs * len(batches)
+    num_steps = max_epochs * len(batches)
     while not (state.reports and state.reports[-1].last):
         epoch = len(state.reports) + 1
         started = time.perf_counter()
@@ -173,7 +173,7 @@ def train(
         valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast)))
         ranked = time.perf_counter()
         state.reports.append(
-            _report(state, budget, epoch, loss, valid, lr, trained - started, ranked - trained)
+            _report(state, budget, max_epochs, epoch, loss, valid, lr, trained - started, ranked - trained)
         )
         if state.reports[-1].best_epoch == epoch:
             state.best_weights = {k: v.detach().clone() for k, v in state.model.state_dict().items()}
@@ -254,6 +254,7 @@ def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
 def _report(
     state: TrainState,
     budget: TrainBudget,
+    max_epochs: int,
     epoch: int,
     loss: float,
     valid: dict[str, float],
@@ -265,5 +266,5 @@ def _report(
     best_epoch = epoch
     if state.reports and state.best.objective >= objective:
         best_epoch = state.best.epoch
-    last = epoch >= budget.max_epochs or epoch - best_epoch >= budget.patience
+    last = epoch >= max_epochs or epoch - best_epoch >= budget.patience
     return EpochReport(epoch, loss, objective, valid, lr, best_epoch, seconds, eval_seconds, last)

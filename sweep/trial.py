@@ -31,6 +31,7 @@ class TrialContext:
     shards: tuple[ray.ObjectRef[Any], ...]
     protocol: ProtocolConfig
     budget: TrainBudget
+    max_epochs: int
     num_threads: int
     num_gpus: float
 
@@ -67,7 +68,14 @@ def run_trial(config: dict[str, Any], *, context: TrialContext) -> None:
         if report.epoch > request.last_epoch:
             tune.report(_flat(report, facts, data, device))
     for report in train(
-        state, train_config, context.budget, data.sequences, data.split, data.valid_ranker, seed=request.seed
+        state,
+        train_config,
+        context.budget,
+        data.sequences,
+        data.split,
+        data.valid_ranker,
+        max_epochs=context.max_epochs,
+        seed=request.seed,
     ):
         save_checkpoint(path, {"hparams": dict(request.hparams), "state": state.state_dict()})
         if report.epoch > request.last_epoch:
@@ -114,7 +122,7 @@ def _device_name(device: torch.device) -> str:
 def _flat(
     report: EpochReport, facts: dict[str, Any], data: TrialData, device: torch.device
 ) -> dict[str, int | float | str]:
-    flat = {k: v for k, v in dataclasses.asdict(report).items() if k not in ("valid", "last")}
+    flat = {k: v for k, v in dataclasses.asdict(report).items() if k != "valid"}
     flat |= {f"valid.{name}": value for name, value in report.valid.items()}
     flat["milliseconds_per_user"] = 1e3 * report.eval_seconds / max(1, len(data.valid_ranker.user_id_U))
     flat["peak_memory_bytes"] = (

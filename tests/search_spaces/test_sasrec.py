@@ -53,7 +53,8 @@ def test_known_good_points_lie_in_the_space_and_come_out_as_they_went_in(
     name: str, point: dict[str, Hparam]
 ) -> None:
     # FixedTrial refuses a value out of range and a parameter the point does not name.
-    assert SEARCH_SPACES[name](fixed(point)) == {"model": name, **point}
+    shared = {"negatives": "batch"} if "num_negatives" in point else {}
+    assert SEARCH_SPACES[name](fixed(point)) == {"model": name, **point, **shared}
 
 
 @pytest.mark.parametrize(("name", "point"), POINTS)
@@ -71,8 +72,8 @@ def test_known_good_points_name_no_parameter_that_optuna_would_drop(
     ("loss", "conditional"),
     [
         ("ce", set()),
-        ("sampled_softmax", {"num_negatives"}),
-        ("gbce", {"num_negatives", "gbce_t"}),
+        ("sampled_softmax", {"negatives", "num_negatives"}),
+        ("gbce", {"negatives", "num_negatives", "gbce_t"}),
         ("bce", set()),
     ],
 )
