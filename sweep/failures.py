@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
+
+_ANSI_COLOR = re.compile(r"\x1b\[\d+m")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def classify(error: BaseException) -> Failure:
         return Failure("preempted" if error.preempted else "interrupted", str(error), "")
     cause = error.cause if isinstance(error, RayTaskError) else error
     message = f"{type(cause).__name__}: {cause}"
-    return Failure(_error_class(cause), message, str(error))
+    return Failure(_error_class(cause), message, _ANSI_COLOR.sub("", str(error)))
 
 
 def _error_class(cause: BaseException) -> str:

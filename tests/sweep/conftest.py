@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # read when Ray is imported; no token file in the home of who tests
 
@@ -26,3 +27,9 @@ def ray_address() -> Iterator[str]:
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny models: threads would only wait for each other."""
+    torch.set_num_threads(1)

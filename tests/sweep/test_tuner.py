@@ -43,10 +43,6 @@ def toy(folder: Path, *, epochs: int = 3, epoch_s: float = 0.0, faults: Faults |
                 os.kill(os.getpid(), 9)
             if fault == "diverged":
                 raise FloatingPointError("loss is nan")
-            if fault == "memory":
-                import torch  # only here: each worker would import it
-
-                raise torch.OutOfMemoryError("CUDA out of memory")
             if fault == "error":
                 raise KeyError("no such layer")
             if fault == "odd report":
@@ -122,12 +118,9 @@ def test_each_failure_has_its_state(tmp_path: Path) -> None:
         (1, 1, 2): "diverged",
         (2, 1, 2): "nan",
         (3, 1, 2): "error",
-        (4, 1, 2): "memory",
-        (5, 1, 1): "killed",
-        (5, 2, 2): "killed",
-        (6, 1, 2): "odd report",
+        (4, 1, 2): "odd report",
     }
-    with open_study(tmp_path, trials=8, max_attempts=2) as study:
+    with open_study(tmp_path, trials=6) as study:
         run(study, toy(tmp_path, faults=faults), tmp_path)
         outcome = [(record.state, record.epochs, record.attempts, record.error) for record in study.records()]
         odd = "a report must have a number as objective, got {'epoch': 3, 'loss': 0.5}"
@@ -136,26 +129,17 @@ def test_each_failure_has_its_state(tmp_path: Path) -> None:
             ("failed", 2, 1, "diverged: FloatingPointError: loss is nan"),
             ("failed", 1, 1, "diverged: objective is nan at epoch 2"),
             ("failed", 2, 1, "error: KeyError: 'no such layer'"),
-            ("failed", 2, 1, "out_of_memory: OutOfMemoryError: CUDA out of memory"),
-            ("failed", 2, 2, "interrupted: its worker died 2 times (max_attempts=2)"),
             ("failed", 2, 1, f"error: {odd}"),
             ("complete", 3, 1, None),
         ]
         traceback = study._trials()[3].user_attrs["error"]["traceback"]
         assert 'raise KeyError("no such layer")' in traceback
-    again = [
-        (attempt["trial_number"], attempt["last_epoch"])
-        for attempt in attempts(tmp_path)
-        if attempt["attempt"] > 1
-    ]
-    assert sorted(again) == [(0, 2), (5, 1)]
+    done = attempts(tmp_path)
+    assert [a["last_epoch"] for a in done if a["trial_number"] == 0] == [0, 2]
     # Whoever raised is not used again: after a CUDA error a process must not go on.
-    pids = [attempt["pid"] for attempt in attempts(tmp_path)]
-    for trial_number in (1, 3, 4):
-        index = next(
-            i for i, attempt in enumerate(attempts(tmp_path)) if attempt["trial_number"] == trial_number
-        )
-        assert pids[index] not in pids[index + 1 :]
+    for index, attempt in enumerate(done):
+        if attempt["trial_number"] in (1, 3):
+            assert attempt["pid"] not in [later["pid"] for later in done[index + 1 :]]
 
 
 def test_three_first_errors_stop_the_study(tmp_path: Path) -> None:
@@ -261,10 +245,11 @@ def test_concurrency_is_asked_for_again_and_again(tmp_path: Path) -> None:
 
 def test_a_long_study_runs_as_several_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "TRIALS_PER_EXPERIMENT", 2)
-    with open_study(tmp_path, trials=5) as study:
-        run(study, toy(tmp_path, faults={(1, 1, 1): "killed"}), tmp_path)
-        assert study.counts() == {"complete": 5}
-    assert len({attempt["pid"] for attempt in attempts(tmp_path)}) >= 3
+    with open_study(tmp_path, trials=3) as study:
+        run(study, toy(tmp_path), tmp_path, concurrency=lambda: 1)
+        assert study.counts() == {"complete": 3}
+    first, second, third = (attempt["pid"] for attempt in attempts(tmp_path))
+    assert first == second != third
 
 
 def test_an_error_of_the_driver_comes_out_as_it_is(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Small prepared logs for tests, without a file."""
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipeline.schema import Manifest, Shard
+from data_pipeline.store import SequenceLog
+
+
+def log_of(sequences: list[list[int]], num_items: int, num_shards: int = 1) -> SequenceLog:
+    """Users' item ids as they are given, spread over shards."""
+    repeats = sum(len(sequence) - len(set(sequence)) for sequence in sequences)
+    total = sum(map(len, sequences))
+    tables, shards, first = [], [], 0
+    for part in np.array_split(np.arange(len(sequences)), num_shards):
+        chosen = [sequences[user] for user in part]
+        tables.append(
+            pa.table(
+                {
+                    "user_id": pa.array(part.astype(np.int32)),
+                    "item_id": pa.array(chosen, pa.list_(pa.int32())),
+                }
+            )
+        )
+        shards.append(
+            Shard(
+                name=f"{first}",
+                size=1,
+                sha256="",
+                first_user=first,
+                num_users=len(part),
+                num_interactions=sum(map(len, chosen)),
+            )
+        )
+        first += len(part)
+    manifest = Manifest(
+        schema_version=1,
+        fingerprint="f" * 64,
+        name="test",
+        origin="test",
+        settings={},
+        counts=(),
+        num_users=len(sequences),
+        num_items=num_items,
+        num_interactions=total,
+        has_timestamps=False,
+        time_unit=None,
+        time_range=None,
+        tie_share=0.0,
+        tie_order=None,
+        test_targets_tied=0.0,
+        repeat_share=repeats / max(1, total),
+        shards=tuple(shards),
+        tables=(),
+    )
+    return SequenceLog(manifest, tuple(tables))
+
+
+def random_log(num_users: int = 40, num_items: int = 25, num_shards: int = 1, seed: int = 0) -> SequenceLog:
+    """Every user walks around a ring of items, with some noise: there is something to learn."""
+    generator = np.random.default_rng(seed)
+    sequences = []
+    for _ in range(num_users):
+        start, length = generator.integers(num_items), generator.integers(1, 15)
+        walk = (start + np.arange(length)) % num_items
+        noisy = np.where(generator.random(length) < 0.2, generator.permutation(num_items)[:length], walk)
+        sequences.append([int(item) + 1 for item in dict.fromkeys(noisy.tolist())])
+    return log_of(sequences, num_items, num_shards)
