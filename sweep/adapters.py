@@ -1,5 +1,4 @@
-"""The four objects that Tune is given for a fit. They tell the study what happens, and Tune what the study
-says."""
+"""The four objects that Tune is given for a fit: they tell the study what happens, and Tune what it says."""
 
 from __future__ import annotations
 

@@ -235,6 +235,10 @@ def _try_lock(file: IO[bytes], operation: int) -> bool:
         fcntl.flock(file, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise JournalError(
+            f"{file.name} can't be locked ({error}). Put the study on a file system that has flock"
+        ) from error
     return True
 
 

@@ -194,10 +194,10 @@ class Study:
         return None
 
     def report(self, trial_number: int, report: Mapping[str, Any]) -> bool:
-        """Record an epoch; true if the trial must stop: it is settled as pruned then, in the same
-        transaction.
+        """Record an epoch; true if the trial must stop.
 
-        A known epoch (the worker went on from an older checkpoint) changes nothing.
+        It is settled as pruned then, in the same transaction. A known epoch (the worker went on from an
+        older checkpoint) changes nothing.
         """
         live = self._live[trial_number]
         epoch, objective = int(report["epoch"]), float(report["objective"])

@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     loss: Literal["ce", "bce", "gbce", "sampled_softmax"] = "ce"
-    num_negatives: PositiveInt = 1  # of the sampled losses
+    num_negatives: PositiveInt = 1  # of the sampled losses; never more than there are other items
     negatives: Literal["position", "batch"] = "position"  # own negatives a position, or shared by the batch
     gbce_t: float = Field(default=0.75, ge=0, le=1)
     batch_size: PositiveInt = 128  # sequences
@@ -227,9 +227,10 @@ def batch_loss(
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
         return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits)
     state_TD = state_TD.float()
-    shape: tuple[int, ...] = (config.num_negatives,)
+    num_negatives = max(1, min(config.num_negatives, num_items - 1))
+    shape: tuple[int, ...] = (num_negatives,)
     if config.negatives == "position":
-        shape = (len(batch.target_id_T), config.num_negatives)
+        shape = (len(batch.target_id_T), num_negatives)
     negative_id = torch.randint(1, num_items + 1, shape, generator=generator, device=state_TD.device)
     positive_T = (state_TD * nn.functional.embedding(batch.target_id_T, item_VD)).sum(-1)
     negative_D = nn.functional.embedding(negative_id, item_VD)

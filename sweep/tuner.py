@@ -120,8 +120,7 @@ def _trial_name(trial: Trial) -> str:
 
 @contextmanager
 def _tune_settings() -> Iterator[None]:
-    """Tune reads them from the environment when a fit begins. Its log is silenced: the driver shows
-    progress."""
+    """Tune reads them from the environment when a fit begins. Its log is silenced: the driver reports."""
     logger = logging.getLogger("ray.tune")
     level = logger.level
     before = {name: os.environ.get(name) for name in TUNE_ENVIRONMENT}

@@ -29,7 +29,7 @@ class CoarseScorer:
 
 
 def rank(log: SequenceLog, scorer: CoarseScorer, **settings: str) -> tuple[Ranker, Ranks]:
-    protocol = ProtocolConfig(**settings)  # type: ignore[arg-type]
+    protocol = ProtocolConfig.model_validate(settings)
     data = open_data(log, protocol, CPU)
     ranker = Ranker(log, data.sequences, data.split.test, protocol, "test")
     return ranker, ranker.rank(scorer)

@@ -222,6 +222,15 @@ def test_the_lock_dies_with_its_process(path: Path) -> None:
     fill(path, 1)
 
 
+def test_a_file_system_without_locks_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with pytest.raises(JournalError, match=r"can't be locked .*No locks available"):
+        Journal(path)
+
+
 def test_a_reader_needs_no_lock_and_sees_what_is_committed_meanwhile(path: Path) -> None:
     with Journal(path) as writer:
         writer.append_logs([log(0)])

@@ -173,7 +173,7 @@ def test_batches_hold_every_pair_once(num_shards: int) -> None:
     batches = TrainBatches(
         DeviceSequences(log, CPU), split.train_end_U, max_len=50, batch_size=7, window="last"
     )
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for batch in batches.epoch(seed=1):
         inputs = batch.item_id_BL.flatten()[batch.real_T]
         pairs += zip(inputs.tolist(), batch.target_id_T.tolist(), strict=True)

@@ -1,0 +1,159 @@
+"""The command line as a user meets it, in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sweep.study import Study
+
+ROOT = Path(__file__).parents[2]
+SMALL_STUDY = ("--trials", "5", "--max-epochs", "4", "--fix", "hidden_dim=16", "--fix", "max_len=20")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small log: 120 users who walk around a ring of 30 items."""
+    generator = np.random.default_rng(0)
+    lines = []
+    for user in range(120):
+        start, length = generator.integers(30), generator.integers(5, 25)
+        lines += [f"{user} {(start + step) % 30 + 100} {1000 * user + step}" for step in range(length)]
+    (tmp_path / "log.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "HOME": os.environ["HOME"]}
+
+
+def seqsweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sweep", *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def run_arguments(name: str = "small") -> tuple[str, ...]:
+    return ("run", "--data", "log.txt", "--name", name, *SMALL_STUDY)
+
+
+def test_from_log_to_leaderboard(folder: Path) -> None:
+    done = seqsweep(folder, *run_arguments())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "markov" in done.stdout and "best model: runs/small/best" in done.stdout
+    frame = pd.read_parquet(folder / "runs/small/leaderboard.parquet")
+    trials = frame[frame["trial"].notna()]
+    assert len(trials) == 5 and set(trials["state"]) <= {"complete", "pruned"}
+    assert trials["objective"].is_monotonic_decreasing
+    assert trials["test.ndcg@10"].notna().sum() == 1  # the winner's alone
+    epochs = pd.read_parquet(folder / "runs/small/epochs.parquet")
+    best = epochs.groupby("trial")["objective"].max()
+    assert dict(zip(trials["trial"], trials["objective"], strict=True)) == best.to_dict()
+    written = {path.name for path in (folder / "runs/small/best").iterdir()}
+    assert written == {"model.safetensors", "config.json", "item_ids.parquet", "metrics.json", "README.md"}
+    assert not list((folder / "runs/small").glob(".*"))
+    again = seqsweep(folder, *run_arguments())  # nothing is left to do
+    assert again.returncode == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "runs/small/leaderboard.parquet"), frame)
+    assert "5 of 5 trials" in seqsweep(folder, "status", "small").stdout
+    assert seqsweep(folder, "top", "small", "--csv").stdout.startswith("rank,trial,state")
+
+
+@pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_was_ended_goes_on(folder: Path, name: signal.Signals) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "sweep", *run_arguments()],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    journal = folder / "runs/small/study.journal"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and b'"epoch.2"' in journal.read_bytes()):
+        assert time.monotonic() < deadline and driver.poll() is None
+        time.sleep(0.05)
+    driver.send_signal(name)
+    output, _ = driver.communicate(timeout=60)
+    if name == signal.SIGINT:
+        assert driver.returncode == 1
+        assert "Go on with the same command" in output and "Traceback" not in output
+    with Study.read(folder / "runs/small") as study:
+        before = {record.trial: record for record in study.records()}
+    done = seqsweep(folder, *run_arguments())
+    assert done.returncode == 0, done.stdout + done.stderr
+    with Study.read(folder / "runs/small") as study:
+        after = {record.trial: record for record in study.records()}
+    assert len(after) == 5
+    for number, record in before.items():
+        assert number is not None
+        if record.state in ("complete", "pruned"):
+            assert after[number] == record
+        if record.state == "running":
+            assert after[number].attempts == (record.attempts or 0) + 1
+            assert (after[number].epochs or 0) >= (record.epochs or 0)
+
+
+def test_one_process_twice_gives_equal_trials_and_weights(folder: Path) -> None:
+    frames, weights = [], []
+    for name in ("first", "second"):
+        done = seqsweep(folder, *run_arguments(name), "--max-concurrent", "1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        frame = pd.read_parquet(folder / "runs" / name / "leaderboard.parquet")
+        hparams = [column for column in frame.columns if str(column).startswith("hparam.")]
+        frames.append(frame[["trial", "state", "objective", "best_epoch", "epochs", *hparams]])
+        weights.append((folder / "runs" / name / "best/model.safetensors").read_bytes())
+    pd.testing.assert_frame_equal(frames[0], frames[1])
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--data", "none.txt"), ("none.txt",)),
+        (("run", "--data", "log.txt", "--models", "sasrex"), ("models", "sasrec")),
+        (("run", "--data", "log.txt", "--fix", "drop_out=0.1"), ("drop_out", "did you mean 'dropout'")),
+        (("run", "--data", "log.txt", "--fix", "dropout=2"), ("dropout", "less than 1")),
+        (("run", "--data", "log.txt", "--cpus-per-trial", "4000"), ("no node can hold", "4000")),
+        (("run", "--data", "log.txt", "--trials", "0"), ("search.trials", "greater than or equal to 1")),
+        (("run", "--address", "ray://x:1", "--data", "log.txt"), ("ray://x:1", "auto")),
+        (("run", "missing.toml"), ("missing.toml",)),
+        (("status", "nothing"), ("nothing",)),
+        (("top", "nothing"), ("nothing",)),
+        (("prepare", "--data", "log.txt", "--columns", "user"), ("--columns", "key=value")),
+    ],
+    ids=lambda value: " ".join(value[:4]),
+)
+def test_a_mistake_is_one_message(folder: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    done = seqsweep(folder, *arguments)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    for word in words:
+        assert word in done.stderr
+
+
+def test_settings_from_a_file_and_what_may_not_change(folder: Path) -> None:
+    (folder / "study.toml").write_text(
+        'name = "filed"\n[data]\npath = "log.txt"\n[search]\ntrials = 2\nmax_epochs = 2\n'
+        '[space]\nfix = {hidden_dim = 16, max_len = 20, loss = "ce"}\n'
+    )
+    assert seqsweep(folder, "run", "study.toml").returncode == 0
+    written = folder / "runs/filed/study.toml"
+    grown = seqsweep(folder, "run", str(written), "--trials", "3")
+    assert grown.returncode == 0, grown.stderr
+    assert len(pd.read_parquet(folder / "runs/filed/leaderboard.parquet").dropna(subset="trial")) == 3
+    other = seqsweep(folder, "run", str(written), "--seed", "5")
+    assert other.returncode == 1 and "seed" in other.stderr
