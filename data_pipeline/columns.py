@@ -34,7 +34,7 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "rating": ("rating", "overall", "score", "stars"),
     "timestamp": ("timestamp", "time", "ts", "unixreviewtime", "unixtime", "datetime", "date", "eventtime"),
 }
-CANONICAL_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # at most 18 digits: fits int64
+PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
 
 
 def named_columns(config: DataConfig) -> dict[Role, str]:
@@ -122,9 +122,17 @@ def encode_ids(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
     if not trimmed.equals(ids):  # "1, 7": the blank is no part of the id
         merged = trimmed.dictionary_encode()
         codes, ids = [merged.indices.take(code) for code in codes], merged.dictionary
-    if pc.all(pc.match_substring_regex(ids, CANONICAL_INTEGER)).as_py():
-        ids = ids.cast(pa.int64())
+    ids = _integers_if_plain(ids)
     return pa.chunked_array([pa.DictionaryArray.from_arrays(code, ids) for code in codes])
+
+
+def _integers_if_plain(ids: pa.Array[Any]) -> pa.Array[Any]:
+    if not pc.all(pc.match_substring_regex(ids, PLAIN_INTEGER)).as_py():
+        return ids
+    try:
+        return ids.cast(pa.int64())
+    except pa.ArrowInvalid:  # of 19 digits some are beyond 64 bits
+        return ids
 
 
 def first_bad_row(column: pa.ChunkedArray[Any], role: Role) -> tuple[int, str] | None:

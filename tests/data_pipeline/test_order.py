@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.order import ascending_share, tie_hash, time_order
+from data_pipeline.order import ascending_share, sort_rows, tie_hash, time_order
 
 rows = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=80)
 
@@ -30,6 +30,11 @@ def test_stable_order_by_user_and_time(log: list[tuple[int, int, int]]) -> None:
     assert order.tie_share == (sum(same_user) / len(same_user) if same_user else 0)
 
 
+def test_times_too_far_apart_for_one_packed_key() -> None:
+    user, time = int32(5, 2, 5, 2), np.array([2**62, 0, 3, 0])
+    assert sort_rows(user, time).tolist() == [1, 3, 2, 0]
+
+
 def test_without_time_the_rows_are_the_order() -> None:
     order = time_order(int32(1, 0, 1, 0), int32(0, 1, 2, 3), None, pa.array([1, 2, 3, 4]), seed=0)
     assert order.row.tolist() == [1, 3, 0, 2]
@@ -38,8 +43,9 @@ def test_without_time_the_rows_are_the_order() -> None:
 
 def test_share_of_ascending_pairs() -> None:
     raw = pa.array(["b", "a", "c"])
-    assert ascending_share(int32(1, 0, 2), int32(0, 2, 0), raw) == 2 / 3
-    assert ascending_share(int32(1, 0), int32(1, 0), raw) == 0  # equal items say nothing
+    first, second = int32(*[1, 0, 2] * 4, 0, 1), int32(*[0, 2, 0] * 4, 0, 1)
+    assert ascending_share(first, second, raw) == 2 / 3  # equal items say nothing
+    assert ascending_share(first[:9], second[:9], raw) == 0  # nor do fewer than 10 pairs
 
 
 def test_log_stored_by_item_has_its_ties_hashed() -> None:

@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from data_pipeline.config import DataConfig
 from data_pipeline.schema import DataError
 from data_pipeline.sources import SOURCES, read_interactions, source_format
-from data_pipeline.text import SingleSeparator, SqueezedBlanks
+from data_pipeline.streams import PlainIntegers, SingleSeparator, SqueezedBlanks
 from data_pipeline.text_file import COMPRESSIONS
 
 Write = Callable[[str, str | bytes], Path]
@@ -113,6 +114,9 @@ def test_ratings_are_read_only_for_the_filter(write: Write) -> None:
     ("ids", "expected"),
     [
         (["7", "-3", "0"], [7, -3, 0]),
+        (["10", "-30", "4000"], [10, -30, 4000]),
+        (["7", "-7", "-07"], ["7", "-7", "-07"]),
+        (["9223372036854775807", "9223372036854775808"], ["9223372036854775807", "9223372036854775808"]),
         (["7", "007", "8"], ["7", "007", "8"]),
         (["7", "B0001", "NA"], ["7", "B0001", "NA"]),
         (["null", "nan", "é"], ["null", "nan", "é"]),
@@ -122,8 +126,9 @@ def test_ratings_are_read_only_for_the_filter(write: Write) -> None:
 def test_text_ids_become_integers_only_if_nothing_is_lost(
     write: Write, read_rows: ReadRows, ids: list[str], expected: list[object]
 ) -> None:
-    rows = read_rows(config(write("log.csv", "user,item\n" + "".join(f"u,{item}\n" for item in ids))))
-    assert rows == [("u", item) for item in expected]
+    for user, raw_user in (("u", "u"), ("3", 3)):
+        log = "user,item\n" + "".join(f"{user},{item}\n" for item in ids)
+        assert read_rows(config(write("log.csv", log))) == [(raw_user, item) for item in expected]
 
 
 @pytest.mark.parametrize(
@@ -256,3 +261,20 @@ def test_separators_survive_any_block_border(rows: list[list[int]], data: st.Dat
         reader = stream(pa.BufferReader(content))
         read = b"".join(iter(lambda: reader.read(size), b""))  # noqa: B023
         assert read == expected
+
+
+@given(st.text("0123456789.:,-\n", max_size=60), st.integers(1, 9))
+def test_numbers_with_leading_zeros_are_noticed_at_any_block_border(text: str, size: int) -> None:
+    reader = PlainIntegers(pa.BufferReader(text.encode()))
+    if re.search(r"(?<![0-9.:])0[0-9]", text):
+        with pytest.raises(pa.ArrowInvalid, match="begins with 0"):
+            list(iter(lambda: reader.read(size), b""))
+    else:
+        assert b"".join(iter(lambda: reader.read(size), b"")) == text.encode()
+
+
+def test_leading_zeros_far_down_the_file(write: Write) -> None:
+    path = write("log.txt", "".join(f"{number} 5\n" for number in range(400_000)) + "007 5\n")
+    user = read_interactions(config(path))["user"]
+    assert user.type.value_type == pa.string()
+    assert user[-1].as_py() == "007"
