@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,17 @@ class Publisher:
         records = self._study.records()
         if test_of_winner is not None:
             records = [test_of_winner if r.trial == test_of_winner.trial else r for r in records]
+        self._drop_checkpoints(records)
+        records = [self._with_checkpoint(record) for record in records]
         write_table(build_leaderboard([*records, *self._fixed]), self._folder / LEADERBOARD_FILE, self._facts)
         write_table(build_epochs(self._study.epoch_records()), self._folder / EPOCHS_FILE, self._facts)
-        self._drop_checkpoints(records)
         self._written_at = time.monotonic()
+
+    def _with_checkpoint(self, record: TrialRecord) -> TrialRecord:
+        if record.trial is None:
+            return record
+        path = checkpoint_path(self._folder, record.trial)
+        return replace(record, checkpoint=str(path.relative_to(self._folder)) if path.exists() else None)
 
     def _drop_checkpoints(self, records: Sequence[TrialRecord]) -> None:
         """Trials that still run need theirs; of those that ended only the best may still be wanted."""

@@ -1,7 +1,6 @@
 """The border to Ray: a request and references to the data come in, one report an epoch goes out."""
 
 import dataclasses
-import os
 import platform
 import resource
 from pathlib import Path
@@ -124,10 +123,11 @@ def _flat(
 ) -> dict[str, int | float | str]:
     flat = {k: v for k, v in dataclasses.asdict(report).items() if k != "valid"}
     flat |= {f"valid.{name}": value for name, value in report.valid.items()}
+    flat["device_seconds"] = report.seconds + report.eval_seconds
     flat["milliseconds_per_user"] = 1e3 * report.eval_seconds / max(1, len(data.valid_ranker.user_id_U))
     flat["peak_memory_bytes"] = (
         torch.cuda.max_memory_allocated(device)
         if device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    return flat | facts | {"pid": os.getpid()}
+    return flat | facts
