@@ -35,21 +35,26 @@ def time_order(
 
     Ties keep the input's row order. Where more than 90 % of the tied neighbours (and there are 10 or more)
     ascend by raw item id the log was stored by item: its rows say nothing about time, and keeping them would
-    let a model guess the next item from its id alone. A hash of user and item then orders the ties, differently for every user.
+    let a model guess the next item from its id alone. A hash of user and item then orders the ties,
+    differently for every user.
     """
     if timestamp is None:
         return TimeOrder(
             np.argsort(user, kind="stable"), np.zeros(max(len(user) - 1, 0), np.bool_), 0.0, None
         )
     row = sort_rows(user, timestamp)
-    same_user = user[row[1:]] == user[row[:-1]]
-    tied = same_user & (timestamp[row[1:]] == timestamp[row[:-1]])
+    same_user = _equals_next(user[row])
+    tied = same_user & _equals_next(timestamp[row])
     tie_share = float(tied.sum() / max(same_user.sum(), 1))
     if ascending_share(item[row[:-1][tied]], item[row[1:][tied]], raw_item_id) <= ASCENDING_SHARE:
         return TimeOrder(row, tied, tie_share, "rows")
     shuffled = np.argsort(tie_hash(user, item, seed), kind="stable")
     row = shuffled[sort_rows(user[shuffled], timestamp[shuffled])]
     return TimeOrder(row, tied, tie_share, "hash")
+
+
+def _equals_next(value: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.bool_]:
+    return value[1:] == value[:-1]
 
 
 def sort_rows(user: NDArray[np.int32], timestamp: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -92,6 +92,6 @@ def _parse_as(path: Path, layout: TextLayout, attempt: Attempt) -> pa.Table:
             ),
         )
     if ids == pa.int64():
-        table = table.set_column(0, "user", table["user"].dictionary_encode())
-        table = table.set_column(1, "item", table["item"].dictionary_encode())
+        for at, name in enumerate(("user", "item")):  # as one chunk: else every chunk's dictionary is unified
+            table = table.set_column(at, name, table[name].combine_chunks().dictionary_encode())
     return table
