@@ -54,7 +54,8 @@ def time_order(
 
 
 def _equals_next(value: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.bool_]:
-    return value[1:] == value[:-1]
+    equal: NDArray[np.bool_] = value[1:] == value[:-1]
+    return equal
 
 
 def sort_rows(user: NDArray[np.int32], timestamp: NDArray[np.int64]) -> NDArray[np.int64]:
