@@ -243,7 +243,8 @@ def _print_leaderboard(folder: Path, limit: int) -> None:
 
     frame = load_leaderboard(folder)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(leaderboard_table(frame, objective=frame.attrs["objective"], limit=limit), highlight=False)
+    table = leaderboard_table(frame, objective=frame.attrs["objective"], limit=limit, width=console.width)
+    console.print(table, highlight=False)
 
 
 def _study_folder(study: str, runs: Path) -> Path:

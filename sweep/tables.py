@@ -5,13 +5,18 @@ from rich.table import Table
 
 OUTSIDE_RANKING = ("baseline", "ceiling")  # always shown: what a trial is read against
 COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
+WIDE = 140
 COUNTS = ("best_epoch", "epochs", "seconds")
 
 
-def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int) -> Table:
-    """Best `limit` trials and every baseline and ceiling; test metrics beside the objective's validation."""
+def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width: int) -> Table:
+    """Best `limit` trials and every baseline and ceiling; test metrics beside the objective's validation.
+
+    Below WIDE characters of `width` the hit rates are left out, so that no heading is cut.
+    """
     metric = objective.removeprefix("valid.")
-    shown = [*COLUMNS, objective, f"test.{metric}", "valid.hr@10", "test.hr@10", *COUNTS, "error"]
+    hit_rates = ["valid.hr@10", "test.hr@10"] if width >= WIDE and not metric.startswith("hr") else []
+    shown = [*COLUMNS, objective, f"test.{metric}", *hit_rates, *COUNTS, "error"]
     reference = frame[frame["state"].isin(OUTSIDE_RANKING)]
     rows = pd.concat([frame.drop(reference.index).head(limit), reference])[shown]
     rows = rows.dropna(axis="columns", how="all")
