@@ -30,7 +30,7 @@ class SASRecConfig(ModelConfig):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     norm: Literal["original", "pre", "post"] = "pre"
     ffn_multiplier: PositiveInt = 1
-    position_std: float = Field(default=0.15, ge=0)  # see docs/decisions.md: .02 loses 4 % of NDCG
+    position_std: float = Field(default=0.15, ge=0)  # .02 loses 4 % of NDCG (docs/decisions.md)
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:

@@ -47,7 +47,7 @@ def sasrec(trial: optuna.Trial) -> dict[str, Hparam]:
     # bce keeps the one negative a position of Kang and McAuley 2018; more are gbce with t = 0.
     if hparams["loss"] in ("gbce", "sampled_softmax"):
         # 256 in gSASRec and eSASRec, a factor of 2 and more to either side. Shared by the batch: then they
-        # are one matrix product instead of a gather a position: some 30 times faster on a CPU (docs/decisions.md).
+        # are one matrix product instead of a gather a position: some 30 times faster (docs/decisions.md).
         hparams["negatives"] = "batch"
         hparams["num_negatives"] = _log_int(trial, "num_negatives", 32, 512)
     if hparams["loss"] == "gbce":

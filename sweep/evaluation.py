@@ -22,7 +22,7 @@ from sweep.candidates import draw_candidates
 
 REPEATS_ARE_NORMAL = 0.01  # share of repeated (user, item) pairs above which seen items stay candidates
 TOKENS_PER_BLOCK = 2**15  # items encoded at a time
-SCORES_PER_BLOCK = 2**20  # 4 MiB: stays in cache while it is counted (blocks that do not take twice as long)
+SCORES_PER_BLOCK = 2**20  # 4 MiB: stays in cache while it is counted; larger takes twice as long
 SEEN_PER_CHUNK = 2**22
 
 
