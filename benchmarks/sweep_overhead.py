@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from ray import tune
 
 from sweep.cluster import connect
 from sweep.config import HardwareConfig
@@ -20,6 +19,8 @@ from sweep.tuner import run_trials
 
 
 def trivial(config: dict[str, Any]) -> None:
+    from ray import tune  # not at the top: sweep sets Ray's authentication before Ray is imported
+
     for epoch in (1, 2, 3):
         tune.report({"epoch": epoch, "objective": config["request"]["hparams"]["x"] * epoch})
 

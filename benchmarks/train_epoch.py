@@ -42,7 +42,6 @@ def measure(path: str, max_len: int, epochs: int, device: torch.device, cache: P
             config,
             TrainBudget(patience=epochs),
             data.sequences,
-            data.split,
             data.valid_ranker,
             max_epochs=epochs + 1,  # the first one warms up
             seed=0,

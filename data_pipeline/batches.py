@@ -1,9 +1,8 @@
-"""From the prepared log to padded batches on the training device.
+"""From the prepared log to padded training batches on the training device.
 
-Shapes: B batch, L length, U users of a chunk, T positions with a target, N negatives.
+Shapes: B batch, L length, U users of a chunk, T positions with a target.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,60 +12,40 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.store import SequenceLog
+from data_pipeline.device import DeviceSequences
+from data_pipeline.history import History
+from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
 
 # Batches are cut from users sorted by length within a shuffled chunk: long enough for little padding, short
 # enough that who meets whom in a batch stays random. With 32 padding is 2 % of Games and 3 % of ML-1M.
 BATCHES_PER_CHUNK = 32
 
-
-class DeviceSequences:
-    """The log's flat item ids where training needs them: mapped on the CPU, copied once on a GPU."""
-
-    def __init__(self, log: SequenceLog, device: torch.device) -> None:
-        chunks = [_as_tensor(chunk) for chunk in log.item_chunks()]
-        if device.type != "cpu":
-            chunks = [torch.cat(chunks).to(device)]
-        self.device = device
-        self.num_items = log.num_items
-        self.offset_U: npt.NDArray[np.int64] = log.offset_U
-        self._chunks = chunks
-        self._end = torch.tensor([len(chunk) for chunk in chunks], device=device).cumsum(0)
-
-    def window(self, begin_B: npt.NDArray[np.int64], length_B: npt.NDArray[np.int64]) -> Tensor:
-        """Items [begin, begin + length) of the flat log, padded on the right: (B, max(length)) int64."""
-        begin = torch.from_numpy(begin_B).to(self.device)
-        length = torch.from_numpy(length_B).to(self.device)
-        place_L = torch.arange(int(length_B.max(initial=0)), device=self.device)
-        real_BL = place_L < length[:, None]
-        position_BL = torch.where(real_BL, begin[:, None] + place_L, 0)
-        return self.items(position_BL).masked_fill_(~real_BL, PAD_ITEM_ID)
-
-    def items(self, position: Tensor) -> Tensor:
-        """Item ids (int64) at flat positions of any shape."""
-        if len(self._chunks) == 1:
-            return self._chunks[0][position].long()
-        shard = torch.bucketize(position, self._end, right=True)
-        item = torch.empty_like(position)
-        for number, chunk in enumerate(self._chunks):
-            here = shard == number
-            item[here] = chunk[position[here] - (self._end[number] - len(chunk))].long()
-        return item
+Ints = npt.NDArray[np.int64]
+Window = Literal["last", "random"]
 
 
-def _as_tensor(array: npt.NDArray[np.int32]) -> Tensor:
-    with warnings.catch_warnings():  # arrays mapped from the store are read-only, and nobody here writes
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+@dataclass(frozen=True)
+class NextItem:
+    """Every item is a target, told from those before it."""
+
+
+@dataclass(frozen=True)
+class MaskedItem:
+    """Some items are masked and told from all others (BERT4Rec, 3.6)."""
+
+    probability: float  # that an item is masked; each sequence has one masked item at least
+    last_share: float  # of the sequences of which the last item alone is masked, as it is at inference
+
+
+Task = NextItem | MaskedItem
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    item_id_BL: Tensor  # inputs, padded on the right
-    length_B: Tensor
-    real_T: Tensor  # places of the flattened (B * L) that have a target
-    target_id_T: Tensor  # the item that follows each of them
+    history: History
+    user_id_B: Tensor
+    place_T: Tensor  # places of the flattened (B * L) that have a target
+    target_id_T: Tensor  # the item to be told from the state at each of them
 
 
 class TrainBatches:
@@ -79,20 +58,23 @@ class TrainBatches:
     def __init__(
         self,
         sequences: DeviceSequences,
-        train_end_U: npt.NDArray[np.int64],
         *,
         max_len: int,
         batch_size: int,
-        window: Literal["last", "random"],
+        window: Window,
+        task: Task = NextItem(),
+        with_times: bool = False,
     ) -> None:
         self._sequences = sequences
         self._max_len = max_len
         self._batch_size = batch_size
         self._window = window
+        self._task = task
+        self._with_times = with_times
         begin_U = sequences.offset_U[:-1]
-        self._user_U = np.flatnonzero(train_end_U - begin_U >= 2)  # a pair needs an item and its next
+        self._user_U = np.flatnonzero(sequences.train_end_U - begin_U >= 2)  # a pair: an item and its next
         self._begin_U = begin_U[self._user_U]
-        self._length_U = train_end_U[self._user_U] - self._begin_U
+        self._length_U = sequences.train_end_U[self._user_U] - self._begin_U
 
     def __len__(self) -> int:
         return -(-len(self._user_U) // self._batch_size)
@@ -112,15 +94,56 @@ class TrainBatches:
             groups = np.split(by_length_U, cuts)
             for number in generator.permutation(len(groups)):
                 row_B = groups[number]
-                yield self._batch(begin_U[row_B], length_U[row_B])
+                user_B = self._user_U[chunk_U[row_B]]
+                if isinstance(self._task, MaskedItem):
+                    yield self._masked(self._task, user_B, begin_U[row_B], length_U[row_B], generator)
+                else:
+                    yield self._next(user_B, begin_U[row_B], length_U[row_B])
 
-    def _batch(self, begin_B: npt.NDArray[np.int64], length_B: npt.NDArray[np.int64]) -> TrainBatch:
+    def _next(self, user_B: Ints, begin_B: Ints, length_B: Ints) -> TrainBatch:
         sequence = self._sequences.window(begin_B, length_B)
         num_inputs_B = length_B - 1
-        # Found on the CPU, from lengths: a mask on the device would make the host wait for it.
         real_BL = np.arange(sequence.shape[1] - 1) < num_inputs_B[:, None]
-        real_T = torch.from_numpy(np.flatnonzero(real_BL)).to(sequence.device)
-        length = torch.from_numpy(num_inputs_B).to(sequence.device)
+        place_T = self._places(real_BL)
         # A user's last item is an input nowhere: the place it takes in a padded row has no target.
         item_id_BL = sequence[:, :-1].masked_fill(sequence[:, 1:] == PAD_ITEM_ID, PAD_ITEM_ID)
-        return TrainBatch(item_id_BL, length, real_T, sequence[:, 1:].flatten()[real_T])
+        return TrainBatch(
+            History(
+                item_id_BL,
+                self._on_device(num_inputs_B),
+                self._sequences.times(user_B, begin_B, num_inputs_B) if self._with_times else None,
+            ),
+            self._on_device(user_B),
+            place_T,
+            sequence[:, 1:].flatten()[place_T],
+        )
+
+    def _masked(
+        self,
+        task: MaskedItem,
+        user_B: Ints,
+        begin_B: Ints,
+        length_B: Ints,
+        generator: np.random.Generator,
+    ) -> TrainBatch:
+        sequence = self._sequences.window(begin_B, length_B)
+        place_L = np.arange(sequence.shape[1])
+        chosen_BL = generator.random(sequence.shape) < task.probability
+        only_last_B = generator.random(len(length_B)) < task.last_share
+        chosen_BL[only_last_B] = False
+        chosen_BL &= place_L < length_B[:, None]
+        forced_B = np.where(only_last_B, length_B - 1, generator.integers(0, length_B))
+        empty_B = ~chosen_BL.any(axis=1)
+        chosen_BL[empty_B, forced_B[empty_B]] = True
+        place_T = self._places(chosen_BL)
+        flat = sequence.flatten()
+        item_id_BL = flat.index_fill(0, place_T, MASK_ITEM_ID).view_as(sequence)
+        history = History(item_id_BL, self._on_device(length_B))
+        return TrainBatch(history, self._on_device(user_B), place_T, flat[place_T])
+
+    def _places(self, chosen_BL: npt.NDArray[np.bool_]) -> Tensor:
+        """Found on the CPU: a mask on the device would make the host wait for it."""
+        return torch.from_numpy(np.flatnonzero(chosen_BL)).to(self._sequences.device)
+
+    def _on_device(self, array: Ints) -> Tensor:
+        return torch.from_numpy(array).to(self._sequences.device)

@@ -58,7 +58,7 @@ def count_cold_targets(log: SequenceLog, split: Split) -> dict[str, int]:
     """Targets whose item is in nobody's training part. They are kept and always lose."""
     known_V = np.zeros(log.num_items + 1, dtype=np.bool_)
     start = 0
-    trains = _training_mask(log.offset_U, split.train_end_U)
+    trains = training_mask(log.offset_U, split.train_end_U)
     for chunk in log.item_chunks():
         known_V[chunk[trains[start : start + len(chunk)]]] = True
         start += len(chunk)
@@ -80,7 +80,8 @@ def items_at(log: SequenceLog, position: NDArray[np.int64]) -> NDArray[np.int32]
     return items
 
 
-def _training_mask(offset_U: NDArray[np.int64], train_end_U: NDArray[np.int64]) -> NDArray[np.bool_]:
+def training_mask(offset_U: NDArray[np.int64], train_end_U: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which flat positions belong to somebody's training part."""
     change = np.zeros(int(offset_U[-1]) + 1, dtype=np.int8)
     change[offset_U[:-1]] += 1
     np.subtract.at(change, train_end_U, 1)

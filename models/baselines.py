@@ -8,11 +8,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from data_pipeline.history import History
+
 
 class MostPopular:
     """Every user gets the items most often seen in training."""
 
     max_len = 1
+    uses_time = False
 
     def __init__(
         self, item_id: npt.NDArray[np.int32], previous_id: npt.NDArray[np.int32], num_items: int
@@ -21,14 +24,15 @@ class MostPopular:
         count = np.bincount(item_id, minlength=num_items + 1)[1:]
         self._score = torch.from_numpy(count.astype(np.float32))
 
-    def __call__(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor:
-        return self._score.to(item_id_BL.device).expand(len(length_B), -1).clone()
+    def __call__(self, history: History) -> Tensor:
+        return self._score.to(history.length_B.device).expand(len(history.length_B), -1).clone()
 
 
 class Markov:
     """First-order transitions: how often j followed i; equals among them, and all others, by popularity."""
 
     max_len = 1
+    uses_time = False
 
     def __init__(
         self, item_id: npt.NDArray[np.int32], previous_id: npt.NDArray[np.int32], num_items: int
@@ -45,7 +49,8 @@ class Markov:
         # Below one, so that popularity only decides between equal counts (a float32 holds both below 2**12).
         self._popularity = torch.from_numpy(popularity / (popularity.max(initial=0) + 1))
 
-    def __call__(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor:
+    def __call__(self, history: History) -> Tensor:
+        item_id_BL, length_B = history.item_id_BL, history.length_B
         last_B = item_id_BL[torch.arange(len(length_B)), length_B - 1].cpu()
         size_B = self._begin[last_B + 1] - self._begin[last_B]
         row_S = torch.repeat_interleave(torch.arange(len(last_B)), size_B)

@@ -2,8 +2,11 @@
 
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
+
+from data_pipeline.history import History
 
 
 class ModelConfig(BaseModel):
@@ -22,6 +25,8 @@ class SequenceModel(nn.Module):
     """
 
     Config: ClassVar[type[ModelConfig]]
+    uses_time: ClassVar[bool] = False  # then `History.times` is there
+    masked: ClassVar[bool] = False  # trained to tell masked items; Config has what `MaskedItem` needs
     config: Any  # an instance of Config
     item_embedding: nn.Embedding  # (V, D); row 0 is padding and stays zero
 
@@ -29,9 +34,17 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.config = config
 
-    def encode(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor:
-        """State after each item, (B, L, D): position l sees items 0..l only. L <= `config.max_len`."""
+    def encode(self, history: History) -> Tensor:
+        """State at each place, (B, L, D): place l sees items 0..l only (a masked model sees all).
+
+        L <= `config.max_len`; a masked model trains on one more, the place of the item to tell.
+        """
         raise NotImplementedError
+
+    def last_state(self, history: History) -> Tensor:
+        """The state that tells the next item, (B, D)."""
+        row_B = torch.arange(len(history.length_B), device=history.length_B.device)
+        return self.encode(history)[row_B, history.length_B - 1]
 
     def score(self, state_BD: Tensor) -> Tensor:
         """Dot products with all real items, (B, V - 1); column j is item j + 1."""

@@ -29,7 +29,7 @@ class CausalSelfAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, query_BLD: Tensor, source_BLD: Tensor) -> Tensor:
+    def forward(self, query_BLD: Tensor, source_BLD: Tensor, context: None = None) -> Tensor:
         q_BHLK = self._split_heads(self.query(query_BLD))
         key_BLD, value_BLD = self.key_value(source_BLD).chunk(2, dim=-1)
         out_BHLK = F.scaled_dot_product_attention(

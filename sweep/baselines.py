@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.schema import Manifest
+from data_pipeline.split import training_mask
 from models.baselines import BASELINES
 from results.metrics import compute_metrics
 from results.schema import TrialRecord
@@ -45,11 +46,8 @@ def ceiling_records(manifest: Manifest, objective: str) -> list[TrialRecord]:
 def _training_pairs(data: TrialData) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Every training interaction and the item before it (0 for a user's first)."""
     item_id = np.concatenate([np.zeros(0, np.int32), *data.log.item_chunks()])
-    begin_U, end_U = data.log.offset_U[:-1], data.split.train_end_U
-    is_train = np.repeat(
-        np.tile([True, False], len(begin_U)),
-        np.stack([end_U - begin_U, data.log.offset_U[1:] - end_U], axis=1).ravel(),
-    )
+    begin_U = data.log.offset_U[:-1]
+    is_train = training_mask(data.log.offset_U, data.split.train_end_U)
     previous_id = np.concatenate([np.zeros(1, np.int32), item_id])[:-1]
     previous_id[begin_U[begin_U < len(item_id)]] = 0
     return item_id[is_train], previous_id[is_train]

@@ -12,7 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from data_pipeline.batches import DeviceSequences
+from data_pipeline.device import DeviceSequences
+from data_pipeline.history import History
 from data_pipeline.ids import PAD_ITEM_ID
 from data_pipeline.split import Targets
 from data_pipeline.store import SequenceLog
@@ -43,11 +44,12 @@ class ProtocolConfig(BaseModel):
 
 
 class Scorer(Protocol):
-    """Anything that ranks: scores (B, num_items) of all real items, given right-padded histories (B, L)."""
+    """Anything that ranks: scores (B, num_items) of all real items, given histories of at most `max_len`."""
 
     max_len: int
+    uses_time: bool
 
-    def __call__(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor: ...
+    def __call__(self, history: History) -> Tensor: ...
 
 
 class ModelScorer:
@@ -55,14 +57,14 @@ class ModelScorer:
 
     def __init__(self, model: SequenceModel, *, autocast: bool = False) -> None:
         self.max_len: int = model.config.max_len
+        self.uses_time: bool = model.uses_time
         self._model = model
         self._autocast = autocast
 
-    def __call__(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor:
-        with torch.autocast(item_id_BL.device.type, torch.bfloat16, enabled=self._autocast):
-            state_BLD = self._model.encode(item_id_BL, length_B)
-        last_BD = state_BLD[torch.arange(len(length_B), device=length_B.device), length_B - 1]
-        return self._model.score(last_BD.float())
+    def __call__(self, history: History) -> Tensor:
+        with torch.autocast(history.length_B.device.type, torch.bfloat16, enabled=self._autocast):
+            state_BD = self._model.last_state(history)
+        return self._model.score(state_BD.float())
 
 
 class Ranker:
@@ -126,8 +128,10 @@ class Ranker:
         begin_B, position_B = self._begin_U[row_B], self._target_position_U[row_B]
         device = self._sequences.device
         length_B = np.minimum(position_B - begin_B, scorer.max_len)
-        item_id_BL = self._sequences.window(position_B - length_B, length_B)
-        score_BN = scorer(item_id_BL, torch.from_numpy(length_B).to(device)).float()
+        history = self._sequences.history(
+            self.user_id_U[row_B], position_B - length_B, length_B, with_times=scorer.uses_time
+        )
+        score_BN = scorer(history).float()
         _check_finite(score_BN)
         target_B1 = self._sequences.items(torch.from_numpy(position_B).to(device))[:, None]
         target_score_B1 = score_BN.gather(1, target_B1 - 1)

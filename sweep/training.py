@@ -25,8 +25,8 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
-from data_pipeline.batches import DeviceSequences, TrainBatch, TrainBatches
-from data_pipeline.split import Split
+from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
+from data_pipeline.device import DeviceSequences
 from models import SequenceModel
 from models.losses import SAMPLED_LOSSES, NegativeScores, ce
 from results.metrics import METRICS, compute_metrics
@@ -137,7 +137,6 @@ def train(
     config: TrainConfig,
     budget: TrainBudget,
     sequences: DeviceSequences,
-    split: Split,
     valid_ranker: Ranker,
     *,
     max_epochs: int,
@@ -152,15 +151,16 @@ def train(
     torch.set_flush_denormal(True)  # Adam's moments of rare items decay into denormals: steps 10 x slower
     batches = TrainBatches(
         sequences,
-        split.train_end_U,
         max_len=state.model.config.max_len,
         batch_size=config.batch_size,
         window=config.window,
+        task=_task(state.model),
+        with_times=state.model.uses_time,
     )
     if len(batches) == 0:
         raise ValueError(
             "no user has two training interactions, so there is nothing to learn from: "
-            f"got {len(split.train_end_U)} users; use a log with longer histories"
+            f"got {len(sequences.train_end_U)} users; use a log with longer histories"
         )
     autocast = budget.autocast and device.type == "cuda"
     num_steps = max_epochs * len(batches)
@@ -178,6 +178,12 @@ def train(
         if state.reports[-1].best_epoch == epoch:
             state.best_weights = {k: v.detach().clone() for k, v in state.model.state_dict().items()}
         yield state.reports[-1]
+
+
+def _task(model: SequenceModel) -> Task:
+    if not model.masked:
+        return NextItem()
+    return MaskedItem(model.config.mask_probability, model.config.mask_last_share)
 
 
 def _train_epoch(
@@ -221,7 +227,7 @@ def batch_loss(
     model: SequenceModel, batch: TrainBatch, config: TrainConfig, num_items: int, generator: torch.Generator
 ) -> Tensor:
     """Mean loss over the positions that have a target."""
-    state_TD = model.encode(batch.item_id_BL, batch.length_B).flatten(0, 1)[batch.real_T]
+    state_TD = model.encode(batch.history).flatten(0, 1)[batch.place_T]
     item_VD = model.item_embedding.weight
     if config.loss == "ce":
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU

@@ -10,7 +10,7 @@ import ray
 import torch
 from ray import tune
 
-from data_pipeline.batches import DeviceSequences
+from data_pipeline.device import DeviceSequences
 from data_pipeline.schema import Manifest
 from data_pipeline.split import Split, leave_one_out
 from data_pipeline.store import SequenceLog
@@ -71,7 +71,6 @@ def run_trial(config: dict[str, Any], *, context: TrialContext) -> None:
         train_config,
         context.budget,
         data.sequences,
-        data.split,
         data.valid_ranker,
         max_epochs=context.max_epochs,
         seed=request.seed,
@@ -84,8 +83,8 @@ def run_trial(config: dict[str, Any], *, context: TrialContext) -> None:
 
 
 def open_data(log: SequenceLog, protocol: ProtocolConfig, device: torch.device) -> TrialData:
-    sequences = DeviceSequences(log, device)
     split = leave_one_out(log.offset_U, protocol.min_eval_interactions)
+    sequences = DeviceSequences(log, device, split.train_end_U)
     return TrialData(log, sequences, split, Ranker(log, sequences, split.valid, protocol, "valid"))
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("sweep", "models", "data_pipeline", "search_spaces", "results")
 ALLOWED = {
     "sweep": {"models", "data_pipeline", "search_spaces", "results"},
-    "models": {"data_pipeline.ids"},
+    "models": {"data_pipeline.ids", "data_pipeline.history"},
     "data_pipeline": set(),
     "search_spaces": set(),
     "results": set(),

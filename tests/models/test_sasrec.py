@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_pipeline.history import History
 from models.sasrec import SASRec, SASRecConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -46,7 +47,7 @@ def test_equals_the_reference_implementation(norm: Any, dtype: torch.dtype, tole
     model = SASRec(config, num_items=40).to(dtype).eval()
     model.load_state_dict({k: v.to(dtype) for k, v in reference_weights(golden, 2).items()})
     item_id = torch.from_numpy(golden["item_id"])
-    hidden = model.encode(item_id, torch.full((4,), 12))
+    hidden = model.encode(History(item_id, torch.full((4,), 12)))
     torch.testing.assert_close(hidden, torch.from_numpy(golden["hidden"]).to(dtype), rtol=0, atol=tolerance)
     if "last_scores" in golden:
         expected = torch.from_numpy(golden["last_scores"]).to(dtype)[:, 1:]
@@ -69,6 +70,6 @@ def test_width_must_be_a_multiple_of_heads() -> None:
 def test_positions_count_from_the_end(norm: Any) -> None:
     """A history's last state is the same whether it is alone or padded beside a longer one."""
     model = SASRec(SASRecConfig(hidden_dim=8, max_len=6, norm=norm), 20).double().eval()
-    short = model.encode(torch.tensor([[3, 7]]), torch.tensor([2]))[0, 1]
-    padded = model.encode(torch.tensor([[3, 7, 0, 0], [1, 2, 4, 5]]), torch.tensor([2, 4]))[0, 1]
+    short = model.encode(History(torch.tensor([[3, 7]]), torch.tensor([2])))[0, 1]
+    padded = model.encode(History(torch.tensor([[3, 7, 0, 0], [1, 2, 4, 5]]), torch.tensor([2, 4])))[0, 1]
     torch.testing.assert_close(short, padded, rtol=0, atol=1e-12)

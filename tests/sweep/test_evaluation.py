@@ -3,13 +3,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_pipeline.history import History
 from data_pipeline.split import leave_one_out
 from data_pipeline.store import SequenceLog
 from results.metrics import Ranks
 from sweep.candidates import draw_candidates
 from sweep.evaluation import ProtocolConfig, Ranker
 from sweep.trial import open_data
-from tests.sweep.logs import log_of, random_log
+from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")
 
@@ -18,13 +19,15 @@ class CoarseScorer:
     """Scores from the last item alone, rounded so that many tie."""
 
     max_len = 3
+    uses_time = False
 
     def __init__(self, num_items: int) -> None:
         generator = torch.Generator().manual_seed(0)
         self.table = torch.randint(0, 4, (num_items + 1, num_items), generator=generator).float()
 
-    def __call__(self, item_id_BL: Tensor, length_B: Tensor) -> Tensor:
-        last_B = item_id_BL[torch.arange(len(length_B)), length_B - 1]
+    def __call__(self, history: History) -> Tensor:
+        length_B = history.length_B
+        last_B = history.item_id_BL[torch.arange(len(length_B)), length_B - 1]
         return self.table[last_B].clone()
 
 

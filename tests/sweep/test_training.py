@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline.batches import DeviceSequences, TrainBatches
+from data_pipeline.batches import TrainBatches
+from data_pipeline.device import DeviceSequences
 from data_pipeline.split import leave_one_out
 from data_pipeline.store import SequenceLog
 from models.sasrec import SASRec, SASRecConfig
@@ -22,7 +23,7 @@ from sweep.training import (
     train,
 )
 from sweep.trial import open_data
-from tests.sweep.logs import log_of, random_log
+from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")
 SMALL = SASRecConfig(hidden_dim=16, num_blocks=1, max_len=8, dropout=0.1)
@@ -43,7 +44,6 @@ def go(
             config,
             budget,
             data.sequences,
-            data.split,
             data.valid_ranker,
             max_epochs=max_epochs,
             seed=3,
@@ -68,7 +68,7 @@ def test_going_on_from_a_checkpoint_is_equal_to_the_bit(loss: Any, negatives: An
     broken = start(log, config)
     data = open_data(log, ProtocolConfig(), CPU)
     for report in train(
-        broken, config, TrainBudget(patience=50), data.sequences, data.split, data.valid_ranker,
+        broken, config, TrainBudget(patience=50), data.sequences, data.valid_ranker,
         max_epochs=6, seed=3,
     ):  # fmt: skip
         if report.epoch == 3:
@@ -171,13 +171,13 @@ def test_batches_hold_every_pair_once(num_shards: int) -> None:
     log = random_log(num_shards=num_shards)
     split = leave_one_out(log.offset_U)
     batches = TrainBatches(
-        DeviceSequences(log, CPU), split.train_end_U, max_len=50, batch_size=7, window="last"
+        DeviceSequences(log, CPU, split.train_end_U), max_len=50, batch_size=7, window="last"
     )
     pairs: list[tuple[int, int]] = []
     for batch in batches.epoch(seed=1):
-        inputs = batch.item_id_BL.flatten()[batch.real_T]
+        inputs = batch.history.item_id_BL.flatten()[batch.place_T]
         pairs += zip(inputs.tolist(), batch.target_id_T.tolist(), strict=True)
-        assert (batch.item_id_BL > 0).sum(1).tolist() == batch.length_B.tolist()
+        assert (batch.history.item_id_BL > 0).sum(1).tolist() == batch.history.length_B.tolist()
     items = np.concatenate(log.item_chunks())
     expected = [
         (int(items[i]), int(items[i + 1]))
@@ -190,7 +190,7 @@ def test_batches_hold_every_pair_once(num_shards: int) -> None:
 def test_random_windows_reach_all_of_a_long_history() -> None:
     log = log_of([list(range(1, 41))], num_items=40)
     batches = TrainBatches(
-        DeviceSequences(log, CPU), np.array([40]), max_len=5, batch_size=1, window="random"
+        DeviceSequences(log, CPU, np.array([40])), max_len=5, batch_size=1, window="random"
     )
-    starts = {int(batch.item_id_BL[0, 0]) for seed in range(400) for batch in batches.epoch(seed)}
+    starts = {int(batch.history.item_id_BL[0, 0]) for seed in range(400) for batch in batches.epoch(seed)}
     assert starts == set(range(1, 36))

@@ -4,7 +4,7 @@ import numpy as np
 import ray
 
 from data_pipeline.store import SequenceLog
-from tests.sweep.logs import random_log
+from tests.logs import random_log
 
 
 def test_trials_map_the_shards_without_a_copy(ray_address: str) -> None:
