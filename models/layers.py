@@ -4,6 +4,7 @@ Shapes: B batch, L length, D width, H heads, K = D / H head width, V items + pad
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,16 +49,27 @@ class CausalSelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Position-wise D -> multiplier * D -> D with ReLU and dropout after each linear (SASRec, 3.2)."""
+    """Position-wise D -> multiplier * D -> D with ReLU and dropout after each linear (SASRec, 3.2).
 
-    def __init__(self, width: int, multiplier: int, dropout: float) -> None:
+    With `swiglu` the inner layer is silu(a) * b of two projections of that width (Shazeer 2020), which makes
+    three matrices of two.
+    """
+
+    def __init__(
+        self, width: int, multiplier: int, dropout: float, activation: Literal["relu", "swiglu"] = "relu"
+    ) -> None:
         super().__init__()
-        self.widen = nn.Linear(width, multiplier * width)
+        self.activation = activation
+        self.widen = nn.Linear(width, multiplier * width * (2 if activation == "swiglu" else 1))
         self.narrow = nn.Linear(multiplier * width, width)
         self.dropout = dropout
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        inner = F.relu(drop(self.widen(x_BLD), self.dropout, self.training))
+        if self.activation == "swiglu":
+            gate, value = self.widen(x_BLD).chunk(2, dim=-1)
+            inner = drop(F.silu(gate) * value, self.dropout, self.training)
+        else:
+            inner = F.relu(drop(self.widen(x_BLD), self.dropout, self.training))
         return drop(self.narrow(inner), self.dropout, self.training)
 
 
@@ -82,6 +94,13 @@ def window_positions(length_B: Tensor, max_len: int, width_L: int) -> Tensor:
     return row_BL.masked_fill(place_L >= length_B[:, None], 0)
 
 
+class SelfInitialised(nn.Module):
+    """A part whose parameters `initialise` leaves to the part itself."""
+
+    def reset_parameters(self) -> None:
+        raise NotImplementedError
+
+
 def initialise(module: nn.Module) -> None:
     """Xavier-normal matrices, zero biases, zero padding row (the references' choice, made uniform)."""
     for parameter in module.parameters():
@@ -93,6 +112,8 @@ def initialise(module: nn.Module) -> None:
         if isinstance(child, nn.Embedding) and child.padding_idx is not None:
             with torch.no_grad():
                 child.weight[child.padding_idx].zero_()
+        if isinstance(child, SelfInitialised):
+            child.reset_parameters()
 
 
 def embedding_scale(width: int) -> float:

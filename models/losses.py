@@ -1,4 +1,5 @@
-"""Losses, as pure functions of scores; each gives one value a position.
+"""Losses. The sampled ones are pure functions of scores that give one value a position; `sampled` and `ce`
+take states and the item table, and give the mean.
 
 Shapes: T positions with a target, N negatives, V items + padding, D width.
 """
@@ -9,25 +10,59 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+MAX_NEGATIVE_ELEMENTS = 2**26  # numbers kept for a sampled loss's backward pass at a time: 256 MiB
+NUMBERS_A_SCORE = 8  # of them, beside the gathered embeddings: at most so many are kept of every score
+
+
+class LossSettings(BaseModel):
+    """What the sampled losses read beside the scores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gbce_t: float = Field(default=0.75, ge=0, le=1)  # gSASRec's default
+    score_penalty: NonNegativeFloat = 1.0  # λ of bpr_max; `bpreg` of GRU4Rec's code, 1 there too
+    log_q: bool = True  # sampled_softmax: correct for how negatives are drawn; False as published without
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Items drawn to stand against the targets."""
+
+    item_id: Tensor  # int64; (T, N), or (N,) when all positions share them
+    masked_TN: Tensor  # True where an item must not count: the target itself, or one excluded
+    log_q_TN: Tensor  # log of the probability that a draw gives this item
+    num_items: int
+
+    @property
+    def shared(self) -> bool:
+        return self.item_id.dim() == 1
+
+    def at(self, positions: slice) -> "Negatives":
+        item_id = self.item_id if self.shared else self.item_id[positions]
+        return Negatives(item_id, self.masked_TN[positions], self.log_q_TN[positions], self.num_items)
 
 
 @dataclass(frozen=True)
 class NegativeScores:
-    """What a sampled loss sees. Negatives are uniform over the real items."""
+    """What a sampled loss sees. Masked negatives weigh nothing; all of a position's may be masked."""
 
     positive_T: Tensor
     negative_TN: Tensor
-    collision_TN: Tensor  # True where a negative is the target itself
+    masked_TN: Tensor
+    log_q_TN: Tensor
     num_items: int
 
 
-def bce(scores: NegativeScores, _gbce_t: float) -> Tensor:
-    """-log σ(s⁺) - Σ log σ(-s⁻) (SASRec, eq. 7, where N = 1). A negative that hit the target is left out."""
+def bce(scores: NegativeScores, _settings: LossSettings) -> Tensor:
+    """-log σ(s⁺) - Σ log σ(-s⁻) (SASRec, eq. 7, where N = 1)."""
     return -F.logsigmoid(scores.positive_T) + _negative_part(scores)
 
 
-def gbce(scores: NegativeScores, gbce_t: float) -> Tensor:
+def gbce(scores: NegativeScores, settings: LossSettings) -> Tensor:
     """Generalised BCE (Petrov and Macdonald, gSASRec, RecSys 2023, eq. 10-11), divided by N + 1.
 
     -β log σ(s⁺) - Σ log σ(-s⁻) with β = α (t (1 - 1/α) + 1/α) and sampling rate α = N / (num_items - 1).
@@ -41,34 +76,121 @@ def gbce(scores: NegativeScores, gbce_t: float) -> Tensor:
             f"got num_negatives={num_negatives} and num_items={scores.num_items}; use loss=ce"
         )
     alpha = num_negatives / others
-    beta = alpha * (gbce_t * (1 - 1 / alpha) + 1 / alpha)
+    beta = alpha * (settings.gbce_t * (1 - 1 / alpha) + 1 / alpha)
     positive_T = -beta * F.logsigmoid(scores.positive_T)
     return (positive_T + _negative_part(scores)) / (num_negatives + 1)
 
 
-def sampled_softmax(scores: NegativeScores, _gbce_t: float) -> Tensor:
+def bpr(scores: NegativeScores, _settings: LossSettings) -> Tensor:
+    """-1/N Σ log σ(s⁺ - s⁻) (Rendle et al. 2009; the mean over N is Hidasi et al.'s, 2016, 3.1.3)."""
+    return -_log_wins(scores).masked_fill(scores.masked_TN, 0.0).mean(dim=1)
+
+
+def bpr_max(scores: NegativeScores, settings: LossSettings) -> Tensor:
+    """-log Σ w_j σ(s⁺ - s_j) + λ Σ w_j s_j², w = softmax over the negatives (GRU4Rec: Hidasi and Karatzoglou
+    2018, eq. 16). Gradients go through w too. In logs: w_j σ(s⁺ - s_j) leaves float32 at a distance of 100.
+    """
+    log_weight_TN = _log_weight(scores)
+    log_win_T = torch.logsumexp(log_weight_TN + _log_wins(scores), dim=1)
+    penalty_T = (log_weight_TN.exp() * scores.negative_TN.square()).sum(dim=1)
+    return _zero_without_negatives(settings.score_penalty * penalty_T - log_win_T, scores)
+
+
+def top1_max(scores: NegativeScores, _settings: LossSettings) -> Tensor:
+    """Σ w_j [σ(s_j - s⁺) + σ(s_j²)], w as in `bpr_max` (Hidasi and Karatzoglou 2018, eq. 9)."""
+    beaten_TN = torch.sigmoid(scores.negative_TN - scores.positive_T[:, None])
+    pairwise_TN = beaten_TN + torch.sigmoid(scores.negative_TN.square())
+    return _zero_without_negatives((_log_weight(scores).exp() * pairwise_TN).sum(dim=1), scores)
+
+
+def sampled_softmax(scores: NegativeScores, settings: LossSettings) -> Tensor:
     """Cross-entropy of the target against N negatives, each corrected by -log(N q) (Jean et al. 2015, 3.2).
 
-    q = 1 / num_items, so that the sum over the negatives estimates the sum over the catalogue. The target
-    itself is not corrected, and negatives that hit it are masked.
+    Corrected, the sum over the unmasked negatives estimates without bias the sum over all items that may
+    become one. The target was not drawn, and is not corrected. `log_q=False` is the form without
+    correction (Klenitskiy and Vasilev, RecSys 2023), in which N negatives stand for themselves alone.
     """
-    num_negatives = scores.negative_TN.shape[1]
-    corrected_TN = scores.negative_TN + math.log(scores.num_items / num_negatives)
-    corrected_TN = corrected_TN.masked_fill(scores.collision_TN, -torch.inf)
-    logit_TM = torch.cat([scores.positive_T[:, None], corrected_TN], dim=1)
+    logit_TN = scores.negative_TN
+    if settings.log_q:
+        logit_TN = logit_TN - (scores.log_q_TN + math.log(logit_TN.shape[1]))
+    logit_TN = logit_TN.masked_fill(scores.masked_TN, -torch.inf)
+    logit_TM = torch.cat([scores.positive_T[:, None], logit_TN], dim=1)
     return torch.logsumexp(logit_TM, dim=1) - scores.positive_T
 
 
 def _negative_part(scores: NegativeScores) -> Tensor:
-    return -F.logsigmoid(-scores.negative_TN).masked_fill(scores.collision_TN, 0.0).sum(dim=1)
+    return -F.logsigmoid(-scores.negative_TN).masked_fill(scores.masked_TN, 0.0).sum(dim=1)
 
 
-SAMPLED_LOSSES: dict[str, Callable[[NegativeScores, float], Tensor]] = {
+def _log_wins(scores: NegativeScores) -> Tensor:
+    return F.logsigmoid(scores.positive_T[:, None] - scores.negative_TN)
+
+
+def _log_weight(scores: NegativeScores) -> Tensor:
+    """Log-softmax over the unmasked negatives; where all are masked over all of them, finite to be zeroed."""
+    masked_TN = scores.masked_TN & ~scores.masked_TN.all(dim=1, keepdim=True)
+    return torch.log_softmax(scores.negative_TN.masked_fill(masked_TN, -torch.inf), dim=1)
+
+
+def _zero_without_negatives(loss_T: Tensor, scores: NegativeScores) -> Tensor:
+    return loss_T.masked_fill(scores.masked_TN.all(dim=1), 0.0)
+
+
+SAMPLED_LOSSES: dict[str, Callable[[NegativeScores, LossSettings], Tensor]] = {
     "bce": bce,
     "gbce": gbce,
+    "bpr": bpr,
+    "bpr_max": bpr_max,
+    "top1_max": top1_max,
     "sampled_softmax": sampled_softmax,
 }
 LOSSES: tuple[str, ...] = ("ce", *SAMPLED_LOSSES)
+
+
+def sampled(
+    loss: str,
+    state_TD: Tensor,
+    item_VD: Tensor,
+    target_id_T: Tensor,
+    negatives: Negatives,
+    settings: LossSettings,
+    max_elements: int = MAX_NEGATIVE_ELEMENTS,
+) -> Tensor:
+    """Mean of a sampled loss over the positions, a scalar; `item_VD` with the padding row.
+
+    Negatives of each position's own are gathered to (T, N, D). Where that and the scores' intermediate values
+    would be more than `max_elements` numbers, positions are taken in chunks, each computed again for its
+    backward pass.
+    """
+    num_positions, num_negatives = negatives.masked_TN.shape
+    width = 0 if negatives.shared else item_VD.shape[1]
+    chunk = max(1, max_elements // (num_negatives * (width + NUMBERS_A_SCORE)))
+
+    def part_sum(state: Tensor, item: Tensor, target: Tensor, part: Negatives) -> Tensor:
+        return SAMPLED_LOSSES[loss](_score(state, item, target, part), settings).sum()
+
+    if num_positions <= chunk:
+        return part_sum(state_TD, item_VD, target_id_T, negatives) / num_positions
+    total = state_TD.new_zeros(())
+    for begin in range(0, num_positions, chunk):
+        part = slice(begin, begin + chunk)
+        total = total + checkpoint(
+            part_sum, state_TD[part], item_VD, target_id_T[part], negatives.at(part),
+            use_reentrant=False, preserve_rng_state=False,
+        )  # fmt: skip
+    return total / num_positions
+
+
+def _score(state_TD: Tensor, item_VD: Tensor, target_id_T: Tensor, negatives: Negatives) -> NegativeScores:
+    positive_T = (state_TD * F.embedding(target_id_T, item_VD)).sum(-1)
+    negative_D = F.embedding(negatives.item_id, item_VD)
+    if negatives.shared:
+        negative_TN = state_TD @ negative_D.T
+    else:
+        negative_TN = (negative_D @ state_TD[:, :, None])[:, :, 0]
+    return NegativeScores(
+        positive_T, negative_TN, negatives.masked_TN, negatives.log_q_TN, negatives.num_items
+    )
 
 
 def ce(state_TD: Tensor, item_VD: Tensor, target_T: Tensor, max_logits: int = 2**22) -> Tensor:

@@ -6,11 +6,31 @@ from collections.abc import Callable
 
 import optuna
 
-from search_spaces.sasrec import SASREC_KNOWN_GOOD, Hparam, sasrec
+from search_spaces.bert4rec import BERT4REC_KNOWN_GOOD, bert4rec
+from search_spaces.gru4rec import GRU4REC_KNOWN_GOOD, gru4rec
+from search_spaces.hstu import HSTU_KNOWN_GOOD, hstu
+from search_spaces.sasrec import SASREC_KNOWN_GOOD, sasrec
+from search_spaces.shared import Hparam
+from search_spaces.tisasrec import TISASREC_KNOWN_GOOD, tisasrec
 
-__all__ = ["SEARCH_SPACES", "Hparam", "known_good"]
+__all__ = ["GRACE_FACTORS", "KNOWN_GOOD", "SEARCH_SPACES", "Hparam"]
 
-SEARCH_SPACES: dict[str, Callable[[optuna.Trial], dict[str, Hparam]]] = {"sasrec": sasrec}
+SEARCH_SPACES: dict[str, Callable[[optuna.Trial], dict[str, Hparam]]] = {
+    "sasrec": sasrec,
+    "tisasrec": tisasrec,
+    "gru4rec": gru4rec,
+    "bert4rec": bert4rec,
+    "hstu": hstu,
+}
 
 # Points to enqueue first, in the Optuna parameter names of the space.
-known_good: dict[str, list[dict[str, Hparam]]] = {"sasrec": SASREC_KNOWN_GOOD}
+KNOWN_GOOD: dict[str, list[dict[str, Hparam]]] = {
+    "sasrec": SASREC_KNOWN_GOOD,
+    "tisasrec": TISASREC_KNOWN_GOOD,
+    "gru4rec": GRU4REC_KNOWN_GOOD,
+    "bert4rec": BERT4REC_KNOWN_GOOD,
+    "hstu": HSTU_KNOWN_GOOD,
+}
+
+# How many times the pruner's grace_epochs a family gets before it is judged; 1 where nothing is said.
+GRACE_FACTORS: dict[str, int] = {"bert4rec": 3}  # Petrov and Macdonald 2022: it is trained far too short

@@ -3,71 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import optuna
 
-from search_spaces.sasrec import Hparam
+from search_spaces.shared import Hparam
 
 Space = Callable[[optuna.Trial], dict[str, Hparam]]
 
 
-def compose(spaces: Mapping[str, Space], fix: Mapping[str, Hparam]) -> Space:
-    """With one family its space, with several the family is a parameter, `model`.
+def compose(spaces: Mapping[str, Space], fix: Mapping[str, Mapping[str, Hparam]]) -> Space:
+    """With one family its space; with several the family is a parameter, and leads the names of the others.
 
-    Pinned hparams are not asked of the sampler, and come out exactly as given, also where the space would
-    have rounded them or does not know them.
+    Two families may give one hparam other bounds, which Optuna does not allow under one name; and what one
+    family has learned of its learning rate says little of another's.
+
+    `fix` has what is pinned for each family: it is not asked of the sampler, and comes out exactly as given,
+    also where the space would have rounded it or does not ask for it.
     """
     names = list(spaces)
 
     def space(trial: optuna.Trial) -> dict[str, Hparam]:
-        pinned = _Pinned(trial, fix)
-        name = str(pinned.suggest_categorical("model", names)) if len(names) > 1 else names[0]
-        return {**spaces[name](pinned), **fix}  # type: ignore[arg-type]
+        name = str(trial.suggest_categorical("model", names)) if len(names) > 1 else names[0]
+        pinned = cast("optuna.Trial", _Pinned(trial, fix[name], _prefix(name, names)))
+        return {**spaces[name](pinned), **fix[name]}
 
     return space
 
 
 def points_to_enqueue(
-    known_good: Mapping[str, Sequence[Mapping[str, Hparam]]], names: Sequence[str], fix: Mapping[str, Hparam]
+    known_good: Mapping[str, Sequence[Mapping[str, Hparam]]], fix: Mapping[str, Mapping[str, Hparam]]
 ) -> list[dict[str, Hparam]]:
     """Known-good points of the families, in turn, without what is pinned; equal ones once."""
     points: list[dict[str, Hparam]] = []
-    longest = max((len(known_good.get(name, ())) for name in names), default=0)
+    longest = max((len(known_good.get(name, ())) for name in fix), default=0)
     for index in range(longest):
-        for name in names:
+        for name, pinned in fix.items():
             for point in known_good.get(name, ())[index : index + 1]:
                 # A pinned loss (or another switch) makes a point's conditional parameters another point's.
                 if any(
                     key in point and point[key] != value
-                    for key, value in fix.items()
+                    for key, value in pinned.items()
                     if isinstance(value, str)
                 ):
                     continue
-                free = {key: value for key, value in point.items() if key not in fix}
-                free |= {"model": name} if len(names) > 1 else {}
+                free = {key: value for key, value in point.items() if key not in pinned}
+                if len(fix) > 1:
+                    free = {"model": name, **{_prefix(name, list(fix)) + key: v for key, v in free.items()}}
                 if free not in points:
                     points.append(free)
     return points
 
 
-class _Pinned:
-    """A trial that answers for pinned parameters itself."""
+def draws(space: Space, number: int) -> list[dict[str, Hparam]]:
+    """Random points of a space, always the same."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [space(study.ask()) for _ in range(number)]
 
-    def __init__(self, trial: optuna.Trial, fix: Mapping[str, Hparam]) -> None:
+
+def _prefix(name: str, names: Sequence[str]) -> str:
+    return f"{name}." if len(names) > 1 else ""
+
+
+class _Pinned:
+    """A trial that answers for pinned parameters itself, and asks for the others under the family's name."""
+
+    def __init__(self, trial: optuna.Trial, fix: Mapping[str, Hparam], prefix: str) -> None:
         self._trial = trial
         self._fix = fix
+        self._prefix = prefix
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._trial, name)
 
     def suggest_int(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._fix[name] if name in self._fix else self._trial.suggest_int(name, *args, **kwargs)
+        return self._ask(self._trial.suggest_int, name, *args, **kwargs)
 
     def suggest_float(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._fix[name] if name in self._fix else self._trial.suggest_float(name, *args, **kwargs)
+        return self._ask(self._trial.suggest_float, name, *args, **kwargs)
 
     def suggest_categorical(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return (
-            self._fix[name] if name in self._fix else self._trial.suggest_categorical(name, *args, **kwargs)
-        )
+        return self._ask(self._trial.suggest_categorical, name, *args, **kwargs)
+
+    def _ask(self, suggest: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+        return self._fix[name] if name in self._fix else suggest(self._prefix + name, *args, **kwargs)

@@ -1,11 +1,10 @@
 """The rows every leaderboard is read against: counting baselines, and the ceiling of a generated log."""
 
 import numpy as np
-import numpy.typing as npt
 
 from data_pipeline.schema import Manifest
 from data_pipeline.split import training_mask
-from models.baselines import BASELINES
+from models.baselines import BASELINES, TrainingPart
 from results.metrics import compute_metrics
 from results.schema import TrialRecord
 from sweep.evaluation import ProtocolConfig, Ranker
@@ -13,12 +12,17 @@ from sweep.trial import TrialData
 
 
 def score_baselines(data: TrialData, protocol: ProtocolConfig, objective: str) -> list[TrialRecord]:
-    """Fitted on the training part, ranked as the trials are, on validation and test."""
+    """Fitted on the training part, ranked as the trials are, on validation and test.
+
+    A baseline that needs timestamps has no row where the log has none.
+    """
     test_ranker = Ranker(data.log, data.sequences, data.split.test, protocol, "test")
-    item_id, previous_id = _training_pairs(data)
+    part = training_part(data)
     records = []
     for name, baseline in BASELINES.items():
-        scorer = baseline(item_id, previous_id, data.log.num_items)
+        if baseline.needs_time and part.time is None:
+            continue
+        scorer = baseline(part)
         valid = compute_metrics(data.valid_ranker.rank(scorer))
         test = compute_metrics(test_ranker.rank(scorer))
         records.append(TrialRecord(None, "baseline", valid[objective], model=name, valid=valid, test=test))
@@ -43,11 +47,15 @@ def ceiling_records(manifest: Manifest, objective: str) -> list[TrialRecord]:
     ]
 
 
-def _training_pairs(data: TrialData) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Every training interaction and the item before it (0 for a user's first)."""
+def training_part(data: TrialData) -> TrainingPart:
+    offset_U = data.log.offset_U
+    is_train = training_mask(offset_U, data.split.train_end_U)
+    user_id = np.repeat(np.arange(data.log.num_users, dtype=np.int32), np.diff(offset_U))
     item_id = np.concatenate([np.zeros(0, np.int32), *data.log.item_chunks()])
-    begin_U = data.log.offset_U[:-1]
-    is_train = training_mask(data.log.offset_U, data.split.train_end_U)
     previous_id = np.concatenate([np.zeros(1, np.int32), item_id])[:-1]
+    begin_U = offset_U[:-1]
     previous_id[begin_U[begin_U < len(item_id)]] = 0
-    return item_id[is_train], previous_id[is_train]
+    time = None
+    if data.log.has_timestamps:
+        time = np.concatenate([np.zeros(0, np.int64), *data.log.timestamp_chunks()])[is_train]
+    return TrainingPart(user_id[is_train], item_id[is_train], previous_id[is_train], time, data.log.num_items)

@@ -1,15 +1,32 @@
 """The command line: text in, StudyConfig out. What happens then is in sweep/driver.py."""
 
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from sweep.arguments import (
+    HARDWARE,
+    SEARCH,
+    Cache,
+    Columns,
+    Data,
+    Format,
+    MinItem,
+    MinRating,
+    MinUser,
+    Runs,
+    StudyName,
+    data_section,
+    default_name,
+    pairs,
+    without_none,
+)
 
 app = typer.Typer(
     name="seqsweep",
@@ -18,31 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-DATA = "Data"
-SEARCH = "Search"
-HARDWARE = "Hardware"
-
-Data = Annotated[
-    str | None, typer.Option("--data", help="Log to read; `demo` is a generated one.", rich_help_panel=DATA)
-]
-Format = Annotated[
-    str | None, typer.Option(help="Input format; recognised by the name if left out.", rich_help_panel=DATA)
-]
-Columns = Annotated[
-    str | None,
-    typer.Option(help="Column names: user=userId,item=movieId,timestamp=time", rich_help_panel=DATA),
-]
-MinRating = Annotated[float | None, typer.Option(help="Leave out ratings below this.", rich_help_panel=DATA)]
-MinUser = Annotated[
-    int | None, typer.Option(help="Leave out users with fewer interactions.", rich_help_panel=DATA)
-]
-MinItem = Annotated[
-    int | None, typer.Option(help="Leave out items with fewer interactions.", rich_help_panel=DATA)
-]
-Cache = Annotated[Path | None, typer.Option(help="Where prepared logs are kept.  [default: .cache/prepared]")]
-Runs = Annotated[Path, typer.Option(help="Folder of all studies.")]
-StudyName = Annotated[str, typer.Argument(help="A study's name below --runs, or its folder.")]
 
 
 @app.command()
@@ -61,7 +53,7 @@ def prepare(
     from sweep.config import StudyConfig
 
     with user_errors():
-        section = _data_section(
+        section = data_section(
             data, format, columns, min_rating, min_user_interactions, min_item_interactions
         )
         config = StudyConfig.build({"data": section, **({} if cache is None else {"cache": cache})})
@@ -90,7 +82,7 @@ def run(
     min_user_interactions: MinUser = None,
     min_item_interactions: MinItem = None,
     models: Annotated[
-        str | None, typer.Option(help="Families to search, by commas.", rich_help_panel=SEARCH)
+        str | None, typer.Option(help="Families to search, by commas, or `all`.", rich_help_panel=SEARCH)
     ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Trials in all.  [default: 20]", rich_help_panel=SEARCH)
@@ -129,17 +121,17 @@ def run(
 ) -> None:
     """Start a study, or go on with it: the same command after any crash."""
     with user_errors():
-        section = _data_section(
+        section = data_section(
             data, format, columns, min_rating, min_user_interactions, min_item_interactions
         )
         given = {
-            "name": name or (None if settings is not None else _default_name(data)),
+            "name": name or (None if settings is not None else default_name(data)),
             "seed": seed,
             "runs": runs,
             "cache": cache,
             "data": section,
             "protocol": {"ranking": ranking, "seen": seen},
-            "space": {"models": models.split(",") if models else None, "fix": _pairs(fix or [], "--fix")},
+            "space": {"models": models.split(",") if models else None, "fix": pairs(fix or [], "--fix")},
             "search": {"trials": trials, "sampler": sampler, "pruner": pruner, "max_epochs": max_epochs},
             "training": {"patience": patience, "objective": objective},
             "hardware": {
@@ -149,7 +141,7 @@ def run(
                 "max_concurrent": max_concurrent,
             },
         }
-        raise typer.Exit(_run(settings, _without_none(given)))
+        raise typer.Exit(_run(settings, without_none(given)))
 
 
 def _run(settings: Path | None, given: dict[str, Any]) -> int:
@@ -218,6 +210,26 @@ def top(
             _print_leaderboard(folder, limit)
 
 
+@app.command()
+def spaces(
+    models: Annotated[str, typer.Option(help="Families to show, by commas.")] = "all",
+    points: Annotated[bool, typer.Option("--points", help="Also the points that are tried first.")] = False,
+) -> None:
+    """What a study may move, by family: bounds, and what depends on what."""
+    from search_spaces import KNOWN_GOOD, SEARCH_SPACES
+    from search_spaces.describe import describe_space
+    from sweep.config import SpaceConfig, StudyConfig
+    from sweep.tables import points_table, space_table
+
+    with user_errors():
+        config: SpaceConfig = StudyConfig.build({"space": {"models": models.split(",")}}).space
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        for name in config.names():
+            console.print(space_table(name, describe_space(SEARCH_SPACES[name])), highlight=False)
+            if points:
+                console.print(points_table(name, KNOWN_GOOD[name]), highlight=False)
+
+
 def main() -> None:
     app()
 
@@ -249,59 +261,6 @@ def _print_leaderboard(folder: Path, limit: int) -> None:
 
 def _study_folder(study: str, runs: Path) -> Path:
     return Path(study) if Path(study).is_dir() else runs / study
-
-
-def _default_name(data: str | None) -> str:
-    return "demo" if data in (None, "demo") else Path(str(data)).name.split(".")[0]
-
-
-def _data_section(
-    data: str | None,
-    format: str | None,
-    columns: str | None,
-    min_rating: float | None,
-    min_user_interactions: int | None,
-    min_item_interactions: int | None,
-) -> dict[str, Any]:
-    return _without_none(
-        {
-            "path": data,
-            "format": format,
-            "columns": _pairs(columns.split(","), "--columns", text=True) if columns else None,
-            "min_rating": min_rating,
-            "min_user_interactions": min_user_interactions,
-            "min_item_interactions": min_item_interactions,
-        }
-    )
-
-
-def _pairs(texts: list[str], flag: str, *, text: bool = False) -> dict[str, Any]:
-    """key=value words; values read as JSON where they are (1e-3, true), else as text."""
-    from sweep.errors import ConfigError
-
-    pairs: dict[str, Any] = {}
-    for word in texts:
-        key, equals, value = word.partition("=")
-        if not key or not equals:
-            raise ConfigError(f"{flag} takes key=value, got {word!r}")
-        pairs[key] = value if text else _scalar(value)
-    return pairs
-
-
-def _scalar(value: str) -> Any:
-    parse: Callable[[str], Any] = json.loads
-    try:
-        parsed = parse(value)
-    except ValueError:
-        return value
-    return parsed if isinstance(parsed, int | float | bool) else value
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    cleaned = {
-        key: _without_none(value) if isinstance(value, dict) else value for key, value in values.items()
-    }
-    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
 
 
 def _relative(path: Path) -> Path:

@@ -19,7 +19,6 @@ from pydantic import (
 )
 
 from data_pipeline.config import DataConfig
-from models import MODELS
 from search_spaces import SEARCH_SPACES
 from sweep.errors import ConfigError
 from sweep.evaluation import ProtocolConfig
@@ -27,6 +26,7 @@ from sweep.hparams import describe
 from sweep.study import SearchConfig
 from sweep.training import TrainBudget
 
+ALL = "all"  # in place of the names of models
 Scalar = int | float | str | bool
 
 
@@ -36,12 +36,14 @@ class SpaceConfig(BaseModel):
     models: tuple[str, ...] = ("sasrec",)
     fix: dict[str, bool | int | float | str] = {}  # hparams that do not move
 
+    def names(self) -> list[str]:
+        return list(SEARCH_SPACES) if self.models == (ALL,) else list(self.models)
+
     @field_validator("models")
     @classmethod
     def _known(cls, models: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in models if name not in MODELS or name not in SEARCH_SPACES]
-        if unknown or not models:
-            raise ValueError(f"must be one or more of {', '.join(SEARCH_SPACES)}")
+        if models != (ALL,) and (not models or set(models) - SEARCH_SPACES.keys()):
+            raise ValueError(f"must be {ALL}, or one or more of {', '.join(SEARCH_SPACES)}")
         return models
 
 

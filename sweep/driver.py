@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,26 +15,30 @@ import torch
 
 from data_pipeline.prepare import prepare
 from data_pipeline.store import SequenceLog, open_log, read_item_ids
+from models import MODELS
 from results.export import export_best, model_card
 from results.leaderboard import StudyFacts
 from results.metrics import compute_metrics
 from results.schema import TrialRecord
-from search_spaces import SEARCH_SPACES, known_good
-from search_spaces.compose import compose, points_to_enqueue
+from search_spaces import GRACE_FACTORS, KNOWN_GOOD, SEARCH_SPACES, Hparam
+from search_spaces.compose import Space, compose, draws, points_to_enqueue
 from sweep.baselines import ceiling_records, score_baselines
 from sweep.checkpoint import checkpoint_path, load_checkpoint
 from sweep.cluster import Resources, concurrency, connect
-from sweep.config import StudyConfig
+from sweep.config import ALL, StudyConfig
 from sweep.errors import ConfigError
 from sweep.evaluation import ModelScorer, Ranker
-from sweep.hparams import typed_configs
+from sweep.hparams import pins_by_family, typed_configs
 from sweep.publish import Publisher, environment, versions, write_text
+from sweep.search import suggest_grace
 from sweep.study import Study
 from sweep.trial import TrialContext, TrialData, open_data, run_trial
 from sweep.tuner import run_trials
 
 # What a study is about, and what may therefore not change between two runs of it.
 IDENTITY = ("seed", "data", "protocol", "space", "training")
+
+NUM_DRAWS = 64  # of a space, to see whether what is pinned goes with the rest
 
 
 class View(Protocol):
@@ -56,7 +60,7 @@ def run_study(config: StudyConfig, view: View) -> Outcome:
     """Start the study, or go on with it; what is finished already is not done again."""
     prepared = prepare(config.data, config.cache.absolute(), view.say)
     log = open_log(prepared)
-    with open_study(config, log) as study:
+    with open_study(config, log, view) as study:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = open_data(log, config.protocol, device)
         facts = study_facts(config, log)
@@ -75,19 +79,25 @@ def run_study(config: StudyConfig, view: View) -> Outcome:
         return Outcome(config.folder, None, best)
 
 
-def open_study(config: StudyConfig, log: SequenceLog) -> Study:
+def open_study(config: StudyConfig, log: SequenceLog, view: View) -> Study:
     """The study of this configuration, under its lock. ConfigError if it began with another."""
-    fix, models = config.space.fix, config.space.models
-    for name in models:  # a pinned hparam that no config knows would fail every trial
-        if len(models) == 1:
-            typed_configs({"model": name, **fix})
+    fix = pins_by_family(families(config, log, view), config.space.fix)
+    space = compose({name: SEARCH_SPACES[name] for name in fix}, fix)
+    check_pins(space, config.space.fix)
+    grace_epochs = config.search.grace_epochs or suggest_grace(log.num_users, config.search.max_epochs)
+    search = config.search.model_copy(
+        update={
+            "grace_epochs": grace_epochs,
+            "grace_factors": {**GRACE_FACTORS, **config.search.grace_factors},
+        }
+    )
     study = Study.open(
         config.folder,
         name=config.name,
         seed=config.seed,
-        search=config.search,
-        space=compose({name: SEARCH_SPACES[name] for name in models}, fix),
-        enqueue=points_to_enqueue(known_good, models, fix),
+        search=search,
+        space=space,
+        enqueue=points_to_enqueue(KNOWN_GOOD, fix)[: search.trials],
         attributes={
             "fingerprint": log.manifest.fingerprint,
             "identity": config.model_dump(mode="json", include=set(IDENTITY)),
@@ -98,12 +108,43 @@ def open_study(config: StudyConfig, log: SequenceLog) -> Study:
         write_text(config.folder / "study.toml", config.to_toml())
         write_text(
             config.folder / "environment.json",
-            environment(fingerprint=log.manifest.fingerprint, search=config.search.model_dump()),
+            environment(fingerprint=log.manifest.fingerprint, search=search.model_dump()),
         )
     except BaseException:
         study.close()
         raise
     return study
+
+
+def families(config: StudyConfig, log: SequenceLog, view: View) -> list[str]:
+    """The models to search. Those that use time need a log that has it."""
+    names = config.space.names()
+    if log.has_timestamps:
+        return names
+    timeless = [name for name in names if not MODELS[name].uses_time]
+    left_out = ", ".join(name for name in names if name not in timeless)
+    if left_out and config.space.models != (ALL,):
+        raise ConfigError(
+            f"{config.data.path} has no timestamps, which {left_out} needs: leave it out of --models, or "
+            "give a log with a column of times"
+        )
+    if left_out:
+        view.say(f"without timestamps in the log {left_out} is left out")
+    return timeless
+
+
+def check_pins(space: Space, fix: Mapping[str, Hparam]) -> None:
+    """Pinned hparams that do not go with what the space draws would fail trials one by one: say so first."""
+    if not fix:
+        return
+    for trial in draws(space, NUM_DRAWS):
+        try:
+            typed_configs(trial)
+        except ConfigError as error:
+            pins = ", ".join(f"{key}={value}" for key, value in fix.items())
+            raise ConfigError(
+                f"with {pins} pinned, the space can draw hparams that don't fit: {error}"
+            ) from None
 
 
 def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> None:

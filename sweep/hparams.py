@@ -1,7 +1,7 @@
 """From the sampled, flat hparams to the typed configs of the model and of its training."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +11,21 @@ from sweep.errors import ConfigError
 from sweep.training import TrainConfig
 
 Hparams = Mapping[str, int | float | str | bool]
+
+
+def known_keys(name: str) -> set[str]:
+    """Hparams that the family's config or its training has a field for."""
+    return set(MODELS[name].Config.model_fields) | set(TrainConfig.model_fields)
+
+
+def pins_by_family(names: Sequence[str], fix: Hparams) -> dict[str, dict[str, int | float | str | bool]]:
+    """What is pinned for each family: that which it knows. Raises ConfigError for a key that none knows."""
+    everywhere = set().union(*(known_keys(name) for name in names))
+    for key in fix:
+        if key not in everywhere:
+            hint = _nearest(key, everywhere)
+            raise ConfigError(f"hparam {key!r} belongs neither to {', '.join(names)} nor to training{hint}")
+    return {name: {k: v for k, v in fix.items() if k in known_keys(name)} for name in names}
 
 
 def typed_configs(hparams: Hparams) -> tuple[type[SequenceModel], ModelConfig, TrainConfig]:
@@ -39,7 +54,8 @@ def describe(error: ValidationError, what: str) -> str:
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
-        lines.append(f"{what} {key}: {problem['msg']}{given}" if key else f"{what}: {problem['msg']}")
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{what} {key}: {message}{given}" if key else f"{what}s: {message}")
     return "\n".join(lines)
 
 

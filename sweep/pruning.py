@@ -26,15 +26,20 @@ class RungTable:
     * Among fewer than reduction_factor values nobody is stopped, so never the first at a rung. (Optuna and
       Ray stop the second if it is worse than the first, which is little to go by.)
     * A trial that ended before a rung by itself is not counted there.
+    * A model that starts slowly has `grace_factors` times the grace_epochs.
     """
 
-    def __init__(self, grace_epochs: int, reduction_factor: int, max_epochs: int) -> None:
+    def __init__(
+        self,
+        grace_epochs: int,
+        reduction_factor: int,
+        max_epochs: int,
+        grace_factors: Mapping[str, int] | None = None,
+    ) -> None:
+        self.grace_epochs = grace_epochs
         self.reduction_factor = reduction_factor
-        self.rungs: list[int] = []
-        rung = grace_epochs
-        while rung < max_epochs:
-            self.rungs.append(rung)
-            rung *= reduction_factor
+        self.max_epochs = max_epochs
+        self.grace_factors = grace_factors or {}
         self._values: defaultdict[tuple[str, int], list[float]] = defaultdict(list)  # each list ascends
 
     def report(self, family: str, last_epoch: int, epoch: int, best: float) -> bool:
@@ -42,10 +47,22 @@ class RungTable:
 
         `last_epoch` is that of its report before: one that skips epochs is judged at every rung it passed.
         """
-        passed = [rung for rung in self.rungs if last_epoch < rung <= epoch]
+        passed = [rung for rung in self.rungs(family) if last_epoch < rung <= epoch]
         for rung in passed:
             bisect.insort(self._values[family, rung], best)
         return any(self._is_poor(family, rung, best) for rung in passed)
+
+    def grace(self, family: str) -> int:
+        return self.grace_epochs * self.grace_factors.get(family.split("+")[0], 1)
+
+    def rungs(self, family: str) -> list[int]:
+        """Epochs at which a family (`model` or `model+residual`) is judged."""
+        rungs = []
+        rung = self.grace(family)
+        while rung < self.max_epochs:
+            rungs.append(rung)
+            rung *= self.reduction_factor
+        return rungs
 
     def add_all(self, family: str, objectives: Mapping[int, float]) -> None:
         """Enter all of a trial's epochs. The order in which trials are entered makes no difference later."""

@@ -25,6 +25,7 @@ from sweep.pruning import RungTable, family_view
 from sweep.records import STATES, epoch_attribute, epoch_records, reports_in, trial_record
 from sweep.sampling import Space, make_sampler, sample_hparams
 from sweep.search import (
+    MIN_GRACE_EPOCHS,
     SearchConfig,
     StudyError,
     check_same_search,
@@ -82,7 +83,7 @@ class Study:
         self._waiting: deque[int] = deque()  # started before, run by nobody now
         self._num_started = 0
         self._ended: dict[int, tuple[TrialRecord, list[EpochRecord]]] = {}
-        self._rungs = RungTable(search.grace_epochs, search.reduction_factor, search.max_epochs)
+        self._rungs = _rungs(search)
         for trial in self._trials():
             self._num_started += trial.state != TrialState.WAITING
             if trial.state == TrialState.RUNNING:
@@ -325,7 +326,7 @@ class Study:
         if self.search.pruner == "none":
             return False
         if self.search.pruner == "median":
-            pruner = MedianPruner(n_warmup_steps=self.search.grace_epochs)
+            pruner = MedianPruner(n_warmup_steps=self._rungs.grace(live.family))
             return pruner.prune(family_view(self._study, live.family), self._trials()[live.number])
         best = max([objective, *live.objectives.values()])
         return self._rungs.report(live.family, live.last_epoch, epoch, best)
@@ -343,6 +344,11 @@ class Study:
     def _settle(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
         self._study.tell(trial, value, state=state)
         self._live.pop(trial.number, None)
+
+
+def _rungs(search: SearchConfig) -> RungTable:
+    grace = search.grace_epochs or MIN_GRACE_EPOCHS
+    return RungTable(grace, search.reduction_factor, search.max_epochs, search.grace_factors)
 
 
 def _no_space(trial: optuna.Trial) -> NoReturn:

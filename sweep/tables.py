@@ -1,7 +1,12 @@
-"""The leaderboard for a terminal."""
+"""Tables for a terminal: the leaderboard, search spaces."""
+
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from rich.table import Table
+
+from search_spaces import Hparam
+from search_spaces.describe import Row
 
 OUTSIDE_RANKING = ("baseline", "ceiling")  # always shown: what a trial is read against
 COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
@@ -25,6 +30,24 @@ def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width:
         table.add_column(name, justify="left" if name in ("state", "model", "loss", "error") else "right")
     for row in rows.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def space_table(name: str, rows: Sequence[Row]) -> Table:
+    table = Table("hparam", "values", "only if", title=name, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row.name, row.values, row.condition)
+    return table
+
+
+def points_table(name: str, points: Sequence[Mapping[str, Hparam]]) -> Table:
+    """One column a point that is tried first."""
+    title = f"{name}: tried first"
+    table = Table("hparam", title=title, title_justify="left", box=None, pad_edge=False)
+    for number in range(1, len(points) + 1):
+        table.add_column(f"point {number}")
+    for key in dict.fromkeys(key for point in points for key in point):
+        table.add_row(key, *(str(point.get(key, "")) for point in points))
     return table
 
 

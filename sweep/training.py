@@ -23,29 +23,26 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
 from data_pipeline.device import DeviceSequences
 from models import SequenceModel
-from models.losses import SAMPLED_LOSSES, NegativeScores, ce
+from models.losses import LOSSES, LossSettings, ce, sampled
 from results.metrics import METRICS, compute_metrics
 from sweep.evaluation import ModelScorer, Ranker
+from sweep.negatives import NegativeSampler, NegativeSettings
 from sweep.seeds import derive_seed
 
 MAX_LOGITS_CPU = 2**20  # scores at a time under full cross-entropy: 4 MiB, in cache
 MAX_LOGITS_GPU = 2**27
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(LossSettings, NegativeSettings):
     """How a model is trained. Defaults are the references' where they agree, else the best measured."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    loss: Literal["ce", "bce", "gbce", "sampled_softmax"] = "ce"
-    num_negatives: PositiveInt = 1  # of the sampled losses; never more than there are other items
-    negatives: Literal["position", "batch"] = "position"  # own negatives a position, or shared by the batch
-    gbce_t: float = Field(default=0.75, ge=0, le=1)
+    loss: Literal[LOSSES] = "ce"  # type: ignore[valid-type]
+    temperature: PositiveFloat = 1.0  # scores are divided by it in every loss
     batch_size: PositiveInt = 128  # sequences
     window: Literal["last", "random"] = "last"
     lr: PositiveFloat = 1e-3
@@ -162,12 +159,13 @@ def train(
             "no user has two training interactions, so there is nothing to learn from: "
             f"got {len(sequences.train_end_U)} users; use a log with longer histories"
         )
+    sampler = NegativeSampler(sequences, config)
     autocast = budget.autocast and device.type == "cuda"
     num_steps = max_epochs * len(batches)
     while not (state.reports and state.reports[-1].last):
         epoch = len(state.reports) + 1
         started = time.perf_counter()
-        loss, lr = _train_epoch(state, config, batches, sequences, epoch, num_steps, seed, autocast)
+        loss, lr = _train_epoch(state, config, batches, sampler, epoch, num_steps, seed, autocast)
         trained = time.perf_counter()
         state.model.eval()
         valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast)))
@@ -190,13 +188,13 @@ def _train_epoch(
     state: TrainState,
     config: TrainConfig,
     batches: TrainBatches,
-    sequences: DeviceSequences,
+    sampler: NegativeSampler,
     epoch: int,
     num_steps: int,
     seed: int,
     autocast: bool,
 ) -> tuple[float, float]:
-    device = sequences.device
+    device = sampler.device
     state.model.train()
     torch.manual_seed(derive_seed(seed, "dropout", epoch))
     generator = torch.Generator(device).manual_seed(derive_seed(seed, "negatives", epoch))
@@ -208,7 +206,7 @@ def _train_epoch(
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            loss = batch_loss(state.model, batch, config, sequences.num_items, generator)
+            loss = batch_loss(state.model, batch, config, sampler, generator)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
@@ -224,28 +222,22 @@ def _train_epoch(
 
 
 def batch_loss(
-    model: SequenceModel, batch: TrainBatch, config: TrainConfig, num_items: int, generator: torch.Generator
+    model: SequenceModel,
+    batch: TrainBatch,
+    config: TrainConfig,
+    sampler: NegativeSampler,
+    generator: torch.Generator,
 ) -> Tensor:
     """Mean loss over the positions that have a target."""
-    state_TD = model.encode(batch.history).flatten(0, 1)[batch.place_T]
     item_VD = model.item_embedding.weight
+    state_TD = model.encode(batch.history).flatten(0, 1)[batch.place_T].to(item_VD.dtype)
+    state_TD = state_TD / config.temperature
     if config.loss == "ce":
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
         return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits)
-    state_TD = state_TD.float()
-    num_negatives = max(1, min(config.num_negatives, num_items - 1))
-    shape: tuple[int, ...] = (num_negatives,)
-    if config.negatives == "position":
-        shape = (len(batch.target_id_T), num_negatives)
-    negative_id = torch.randint(1, num_items + 1, shape, generator=generator, device=state_TD.device)
-    positive_T = (state_TD * nn.functional.embedding(batch.target_id_T, item_VD)).sum(-1)
-    negative_D = nn.functional.embedding(negative_id, item_VD)
-    if config.negatives == "position":
-        negative_TN = (negative_D @ state_TD[:, :, None])[:, :, 0]
-    else:
-        negative_TN = state_TD @ negative_D.T
-    scores = NegativeScores(positive_T, negative_TN, negative_id == batch.target_id_T[:, None], num_items)
-    return SAMPLED_LOSSES[config.loss](scores, config.gbce_t).mean()
+    negatives = sampler.draw(batch, generator)
+    with torch.autocast(state_TD.device.type, enabled=False):  # these losses are made of differences
+        return sampled(config.loss, state_TD, item_VD, batch.target_id_T, negatives, config)
 
 
 def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:

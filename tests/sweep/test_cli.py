@@ -26,6 +26,8 @@ def folder(tmp_path: Path) -> Path:
         start, length = generator.integers(30), generator.integers(5, 25)
         lines += [f"{user} {(start + step) % 30 + 100} {1000 * user + step}" for step in range(length)]
     (tmp_path / "log.txt").write_text("\n".join(lines) + "\n")
+    timeless = [line.rsplit(" ", 1)[0] for line in lines]
+    (tmp_path / "timeless.txt").write_text("\n".join(timeless) + "\n")
     return tmp_path
 
 
@@ -128,6 +130,8 @@ def test_one_process_twice_gives_equal_trials_and_weights(folder: Path) -> None:
         (("run", "--data", "log.txt", "--models", "sasrex"), ("models", "sasrec")),
         (("run", "--data", "log.txt", "--fix", "drop_out=0.1"), ("drop_out", "did you mean 'dropout'")),
         (("run", "--data", "log.txt", "--fix", "dropout=2"), ("dropout", "less than 1")),
+        (("run", "--data", "log.txt", "--fix", "norm=post"), ("norm=post pinned", "residual=plain")),
+        (("run", "--data", "timeless.txt", "--models", "sasrec,tisasrec"), ("no timestamps", "tisasrec")),
         (("run", "--data", "log.txt", "--cpus-per-trial", "4000"), ("no node can hold", "4000")),
         (("run", "--data", "log.txt", "--trials", "0"), ("search.trials", "greater than or equal to 1")),
         (("run", "--address", "ray://x:1", "--data", "log.txt"), ("ray://x:1", "auto")),
@@ -159,3 +163,26 @@ def test_settings_from_a_file_and_what_may_not_change(folder: Path) -> None:
     assert len(pd.read_parquet(folder / "runs/filed/leaderboard.parquet").dropna(subset="trial")) == 3
     other = seqsweep(folder, "run", str(written), "--seed", "5")
     assert other.returncode == 1 and "seed" in other.stderr
+
+
+def test_spaces_are_printed_with_their_conditions() -> None:
+    done = seqsweep(ROOT, "spaces", "--models", "sasrec,gru4rec", "--points")
+    assert done.returncode == 0, done.stderr
+    spaces, points = done.stdout.split("sasrec: tried first")
+    lines = [line.split("  ") for line in spaces.splitlines()]
+    rows = {line[0]: [cell.strip() for cell in line[1:] if cell.strip()] for line in lines if len(line) > 1}
+    assert rows["norm"] == ["pre, post, original", "residual = plain"]
+    assert rows["num_streams"][1] == "residual = mhc"
+    assert "gru4rec: tried first" in points
+
+
+def test_models_that_use_time_are_left_out_of_all_where_there_is_none(folder: Path) -> None:
+    """And every family that can be trained has its first point finished."""
+    arguments = ("run", "--data", "timeless.txt", "--name", "all", "--models", "all", "--trials", "3")
+    done = seqsweep(folder, *arguments, "--max-epochs", "1", "--fix", "hidden_dim=16", "--fix", "max_len=20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tisasrec, hstu is left out" in done.stdout.replace("\n", " ")
+    frame = pd.read_parquet(folder / "runs/all/leaderboard.parquet")
+    trials = frame[frame["trial"].notna()]
+    assert set(trials["state"]) == {"complete"}
+    assert set(trials["model"]) == {"sasrec", "gru4rec", "bert4rec"}

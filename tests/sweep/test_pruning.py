@@ -48,7 +48,7 @@ def test_rungs_equal_the_definition(
         last_epoch, epoch = last_epochs[trial], last_epochs[trial] + num_epochs
         histories[family].append((trial, epoch, objective))
         best = max(value for number, _, value in histories[family] if number == trial)
-        expected = brute_force_prunes(histories[family], trial, last_epoch, epoch, eta, table.rungs)
+        expected = brute_force_prunes(histories[family], trial, last_epoch, epoch, eta, table.rungs(family))
         assert table.report(family, last_epoch, epoch, best) == expected
         last_epochs[trial] = epoch
         if expected:
@@ -75,9 +75,16 @@ def test_a_table_filled_from_ended_trials_judges_as_the_one_that_saw_them_run(
 
 
 def test_rungs_lie_between_grace_and_the_end() -> None:
-    assert RungTable(grace_epochs=3, reduction_factor=3, max_epochs=100).rungs == [3, 9, 27, 81]
-    assert RungTable(grace_epochs=3, reduction_factor=3, max_epochs=81).rungs == [3, 9, 27]  # 81 is the end
-    assert RungTable(grace_epochs=5, reduction_factor=2, max_epochs=5).rungs == []
+    assert RungTable(grace_epochs=3, reduction_factor=3, max_epochs=100).rungs("sasrec") == [3, 9, 27, 81]
+    # 81 is the end, where a trial ends by itself
+    assert RungTable(grace_epochs=3, reduction_factor=3, max_epochs=81).rungs("sasrec") == [3, 9, 27]
+    assert RungTable(grace_epochs=5, reduction_factor=2, max_epochs=5).rungs("sasrec") == []
+
+
+def test_a_model_that_starts_slowly_is_judged_later() -> None:
+    table = RungTable(grace_epochs=3, reduction_factor=3, max_epochs=100, grace_factors={"bert4rec": 3})
+    assert table.rungs("bert4rec") == [9, 27, 81]
+    assert table.rungs("sasrec+mhc") == [3, 9, 27, 81]
 
 
 def test_a_third_goes_on() -> None:

@@ -4,19 +4,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from data_pipeline.batches import TrainBatches
 from data_pipeline.device import DeviceSequences
+from data_pipeline.history import History
 from data_pipeline.split import leave_one_out
 from data_pipeline.store import SequenceLog
+from models import SequenceModel
+from models.losses import LOSSES, SAMPLED_LOSSES
 from models.sasrec import SASRec, SASRecConfig
 from sweep.checkpoint import load_checkpoint, save_checkpoint
 from sweep.evaluation import ProtocolConfig
+from sweep.negatives import NegativeSampler
 from sweep.training import (
     EpochReport,
     TrainBudget,
     TrainConfig,
     TrainState,
+    batch_loss,
     build_model,
     learning_rate,
     new_state,
@@ -55,14 +61,25 @@ def values(reports: list[EpochReport]) -> list[tuple[Any, ...]]:
     return [(r.epoch, r.loss, r.objective, r.valid, r.lr, r.best_epoch, r.last) for r in reports]
 
 
-@pytest.mark.parametrize("loss", ["ce", "bce", "gbce", "sampled_softmax"])
-@pytest.mark.parametrize("negatives", ["position", "batch"])
-def test_going_on_from_a_checkpoint_is_equal_to_the_bit(loss: Any, negatives: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "ce", "temperature": 0.5},
+        *({"loss": loss} for loss in SAMPLED_LOSSES),
+        *(
+            {"loss": loss, "negatives": "batch", "popularity_power": 0.5, "exclude_seen": True}
+            for loss in SAMPLED_LOSSES
+        ),
+        {"loss": "bce", "exclude_seen": True},
+        {"loss": "bce", "exclude_seen": True, "popularity_power": 0.5},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_going_on_from_a_checkpoint_is_equal_to_the_bit(settings: dict[str, Any], tmp_path: Path) -> None:
     log = random_log()
     config = TrainConfig(
-        loss=loss, num_negatives=4, negatives=negatives, batch_size=8, window="random", lr_schedule="cosine",
-        warmup_steps=5,
-    )  # fmt: skip
+        num_negatives=4, batch_size=8, window="random", lr_schedule="cosine", warmup_steps=5, **settings
+    )
     whole = start(log, config)
     expected = go(whole, log, config, max_epochs=6)
     broken = start(log, config)
@@ -127,21 +144,90 @@ def test_a_log_without_training_pairs_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("base", "change"),
     [
-        {"loss": "bce"}, {"loss": "bce", "num_negatives": 3}, {"loss": "bce", "negatives": "batch"},
-        {"loss": "gbce", "gbce_t": 0.1}, {"loss": "gbce"}, {"loss": "sampled_softmax"}, {"batch_size": 4},
-        {"window": "random"}, {"lr": 2e-3}, {"beta2": 0.9}, {"weight_decay": 1.0}, {"warmup_steps": 3},
-        {"lr_schedule": "cosine"},
+        *(({}, {"loss": loss}) for loss in SAMPLED_LOSSES),
+        *(({"loss": loss}, {"temperature": 0.5}) for loss in LOSSES),
+        *(({"loss": loss}, {"num_negatives": 3}) for loss in SAMPLED_LOSSES),
+        ({"loss": "bce"}, {"negatives": "batch"}), ({"loss": "bce"}, {"popularity_power": 0.5}),
+        ({"loss": "bce", "popularity_power": 0.5}, {"popularity_power": 1.0}),
+        ({"loss": "bce"}, {"exclude_seen": True}), ({"loss": "gbce"}, {"gbce_t": 0.1}),
+        ({"loss": "bce", "negatives": "batch"}, {"exclude_seen": True}),
+        ({"loss": "bce", "popularity_power": 0.5}, {"exclude_seen": True}),
+        ({"loss": "bpr_max"}, {"score_penalty": 0.5}), ({"loss": "sampled_softmax"}, {"log_q": False}),
+        ({}, {"batch_size": 4}), ({}, {"window": "random"}), ({}, {"lr": 2e-3}), ({}, {"beta2": 0.9}),
+        ({}, {"weight_decay": 1.0}), ({}, {"warmup_steps": 3}), ({}, {"lr_schedule": "cosine"}),
     ],
     ids=str,
 )  # fmt: skip
-def test_every_knob_of_training_changes_something(change: dict[str, Any]) -> None:
+def test_every_knob_of_training_changes_something(base: dict[str, Any], change: dict[str, Any]) -> None:
     log = random_log()
     results = []
-    for config in (TrainConfig(batch_size=8), TrainConfig(**{"batch_size": 8, **change})):
-        results.append(values(go(start(log, config), log, config, max_epochs=2)))
+    for settings in (base, {**base, **change}):
+        config = TrainConfig(**{"batch_size": 8, **settings})
+        results.append(values(go(start(log, config), log, config, max_epochs=1)))
     assert results[0] != results[1]
+
+
+def test_the_knobs_of_the_sampled_losses_do_not_touch_cross_entropy() -> None:
+    log = random_log()
+    others: dict[str, Any] = {
+        "num_negatives": 3, "negatives": "batch", "popularity_power": 0.5, "exclude_seen": True,
+        "gbce_t": 0.1, "score_penalty": 0.5, "log_q": False,
+    }  # fmt: skip
+    plain, knobs = TrainConfig(batch_size=8), TrainConfig(batch_size=8, **others)
+    first, second = (values(go(start(log, config), log, config, max_epochs=1)) for config in (plain, knobs))
+    assert first == second
+
+
+class GivenStates(SequenceModel):
+    """Gives the same states whatever the history."""
+
+    def __init__(self, state_BLD: Tensor, item_VD: Tensor) -> None:
+        super().__init__(SMALL, len(item_VD) - 1)
+        self.state_BLD = state_BLD
+        self.item_embedding = nn.Embedding(len(item_VD), 4, _weight=item_VD)
+
+    def encode(self, history: History) -> Tensor:
+        return self.state_BLD
+
+
+def loss_of_given_states(config: TrainConfig, scale: float, *, autocast: bool = False) -> float:
+    log = random_log()
+    sequences = DeviceSequences(log, CPU, leave_one_out(log.offset_U).train_end_U)
+    batch = next(TrainBatches(sequences, max_len=8, batch_size=8, window="last").epoch(1))
+    generator = torch.Generator().manual_seed(1)
+    state_BLD = scale * torch.randn(*batch.history.item_id_BL.shape, 4, generator=generator)
+    model = GivenStates(state_BLD, torch.randn(log.num_items + 1, 4, generator=generator))
+    sampler = NegativeSampler(sequences, config)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = batch_loss(model, batch, config, sampler, generator)
+    assert loss.dtype == torch.float32
+    return loss.item()
+
+
+@pytest.mark.parametrize("negatives", ["position", "batch"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_temperature_divides_the_scores(loss: str, negatives: Any) -> None:
+    config = TrainConfig(loss=loss, num_negatives=3, negatives=negatives)
+    warm = config.model_copy(update={"temperature": 2.0})
+    assert loss_of_given_states(warm, 2.0) == pytest.approx(loss_of_given_states(config, 1.0))
+    assert loss_of_given_states(warm, 1.0) != pytest.approx(loss_of_given_states(config, 1.0))
+
+
+@pytest.mark.parametrize("negatives", ["position", "batch"])
+@pytest.mark.parametrize("loss", SAMPLED_LOSSES)
+def test_sampled_losses_stay_in_float32_under_autocast(loss: str, negatives: Any) -> None:
+    config = TrainConfig(loss=loss, num_negatives=3, negatives=negatives)
+    assert loss_of_given_states(config, 1.0, autocast=True) == loss_of_given_states(config, 1.0)
+
+
+@pytest.mark.parametrize("loss", SAMPLED_LOSSES)
+def test_more_negatives_than_other_items_are_as_many_as_there_are(loss: str) -> None:
+    log = log_of([[1, 2, 3, 1, 2]] * 4, num_items=3)
+    configs = [TrainConfig(loss=loss, num_negatives=number) for number in (2, 50)]
+    first, second = (values(go(start(log, config), log, config, max_epochs=1)) for config in configs)
+    assert first == second
 
 
 @pytest.mark.parametrize(

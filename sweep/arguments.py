@@ -1,0 +1,86 @@
+"""What commands share of their flags, and how flags become the sections of a StudyConfig."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DATA = "Data"
+SEARCH = "Search"
+HARDWARE = "Hardware"
+
+Data = Annotated[
+    str | None, typer.Option("--data", help="Log to read; `demo` is a generated one.", rich_help_panel=DATA)
+]
+Format = Annotated[
+    str | None, typer.Option(help="Input format; recognised by the name if left out.", rich_help_panel=DATA)
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Column names: user=userId,item=movieId,timestamp=time", rich_help_panel=DATA),
+]
+MinRating = Annotated[float | None, typer.Option(help="Leave out ratings below this.", rich_help_panel=DATA)]
+MinUser = Annotated[
+    int | None, typer.Option(help="Leave out users with fewer interactions.", rich_help_panel=DATA)
+]
+MinItem = Annotated[
+    int | None, typer.Option(help="Leave out items with fewer interactions.", rich_help_panel=DATA)
+]
+Cache = Annotated[Path | None, typer.Option(help="Where prepared logs are kept.  [default: .cache/prepared]")]
+Runs = Annotated[Path, typer.Option(help="Folder of all studies.")]
+StudyName = Annotated[str, typer.Argument(help="A study's name below --runs, or its folder.")]
+
+
+def default_name(data: str | None) -> str:
+    return "demo" if data in (None, "demo") else Path(str(data)).name.split(".")[0]
+
+
+def data_section(
+    data: str | None,
+    format: str | None,
+    columns: str | None,
+    min_rating: float | None,
+    min_user_interactions: int | None,
+    min_item_interactions: int | None,
+) -> dict[str, Any]:
+    return without_none(
+        {
+            "path": data,
+            "format": format,
+            "columns": pairs(columns.split(","), "--columns", text=True) if columns else None,
+            "min_rating": min_rating,
+            "min_user_interactions": min_user_interactions,
+            "min_item_interactions": min_item_interactions,
+        }
+    )
+
+
+def pairs(texts: list[str], flag: str, *, text: bool = False) -> dict[str, Any]:
+    """key=value words; values read as JSON where they are (1e-3, true), else as text."""
+    from sweep.errors import ConfigError
+
+    pairs: dict[str, Any] = {}
+    for word in texts:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"{flag} takes key=value, got {word!r}")
+        pairs[key] = value if text else _scalar(value)
+    return pairs
+
+
+def _scalar(value: str) -> Any:
+    parse: Callable[[str], Any] = json.loads
+    try:
+        parsed = parse(value)
+    except ValueError:
+        return value
+    return parsed if isinstance(parsed, int | float | bool) else value
+
+
+def without_none(values: dict[str, Any]) -> dict[str, Any]:
+    cleaned = {
+        key: without_none(value) if isinstance(value, dict) else value for key, value in values.items()
+    }
+    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
