@@ -4,44 +4,31 @@ Shapes: B batch, L length, D width, H heads, K = D / H head width, V items + pad
 """
 
 import math
-from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from data_pipeline.history import History
 from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
-from models.interface import ModelConfig, SequenceModel
+from models.interface import AttentionConfig, SequenceModel
 from models.layers import (
     LAYER_NORM_EPS,
+    ItemTable,
     drop,
     embedding_scale,
     initialise,
-    item_table,
     window_positions,
 )
 
 
-class BERT4RecConfig(ModelConfig):
-    hidden_dim: PositiveInt = 64
-    num_blocks: PositiveInt = 2
+class BERT4RecConfig(AttentionConfig):
     num_heads: PositiveInt = 2
-    dropout: float = Field(default=0.2, ge=0, lt=1)
     ffn_multiplier: PositiveInt = 4
     position_std: float = Field(default=0.15, ge=0)  # SASRec's
     mask_probability: float = Field(default=0.2, gt=0, lt=1)  # of an item; .2 on ML-1M, .6 on Beauty (4.4)
     mask_last_share: float = Field(default=0.1, ge=0, le=1)  # of sequences: their last item alone is masked
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.hidden_dim % self.num_heads:
-            raise ValueError(
-                "hidden_dim must be a multiple of num_heads, "
-                f"got hidden_dim={self.hidden_dim} and num_heads={self.num_heads}"
-            )
-        return self
 
 
 class BERT4Rec(SequenceModel):
@@ -57,7 +44,7 @@ class BERT4Rec(SequenceModel):
     def __init__(self, config: BERT4RecConfig, num_items: int) -> None:
         super().__init__(config, num_items)
         width = config.hidden_dim
-        self.item_embedding = item_table(num_items, width)
+        self.item_embedding = ItemTable(num_items, width)
         self.mask_vector = nn.Parameter(torch.empty(width))  # stands for the item at a masked place
         # A history of max_len items and the mask, and row 0 for padded places.
         self.position_embedding = nn.Embedding(config.max_len + 2, width, padding_idx=0)

@@ -7,19 +7,15 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from models.hyper_connections import HyperConnection
-from models.interface import ModelConfig
+from models.interface import AttentionConfig
 from models.layers import LAYER_NORM_EPS, FeedForward
 
 
-class BlocksConfig(ModelConfig):
-    hidden_dim: PositiveInt = 64
-    num_blocks: PositiveInt = 2
-    num_heads: PositiveInt = 1
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+class BlocksConfig(AttentionConfig):
     norm: Literal["original", "pre", "post"] = "pre"
     ffn_multiplier: PositiveInt = 1
     activation: Literal["relu", "swiglu"] = "relu"  # of the feed-forward
@@ -28,15 +24,6 @@ class BlocksConfig(ModelConfig):
     sinkhorn_iterations: PositiveInt = 20  # precision, not capacity: no use in a search space
     mhc_coefficients: Literal["dynamic", "static"] = "dynamic"  # static and identity are ablations
     mhc_mixing: Literal["sinkhorn", "identity"] = "sinkhorn"
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.hidden_dim % self.num_heads:
-            raise ValueError(
-                "hidden_dim must be a multiple of num_heads, "
-                f"got hidden_dim={self.hidden_dim} and num_heads={self.num_heads}"
-            )
-        return self
 
     @model_validator(mode="after")
     def _residual_fits(self) -> Self:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data_pipeline.history import History
 from data_pipeline.ids import PAD_ITEM_ID
 from models.interface import ModelConfig, SequenceModel
-from models.layers import drop, embedding_scale, initialise, item_table
+from models.layers import ItemTable, drop, embedding_scale, initialise
 
 
 class GRU4RecConfig(ModelConfig):
@@ -29,8 +29,8 @@ class GRU4Rec(SequenceModel):
     Padding comes after all real items, so that no packing is needed: the states beyond a history's end are
     computed and never read.
 
-    The table begins as that of the other models, so that inputs have a standard deviation of .27 on ML-100K.
-    With inputs of one (a table of 1/√D) valid NDCG@10 fell there from .117 and .119 to .110 and .098 (two
+    The table begins as that of the other models, so that inputs have a standard deviation near .25. With
+    inputs of one (a table of 1/√D) valid NDCG@10 fell on ML-100K from .117 and .119 to .110 and .098 (two
     seeds), with inputs of .08 to .108 and .116.
     """
 
@@ -38,7 +38,7 @@ class GRU4Rec(SequenceModel):
 
     def __init__(self, config: GRU4RecConfig, num_items: int) -> None:
         super().__init__(config, num_items)
-        self.item_embedding = item_table(num_items, config.hidden_dim)
+        self.item_embedding = ItemTable(num_items, config.hidden_dim)
         # Layer by layer, as the dropout between cuDNN's own layers keeps a generator that no seed resets:
         # training that goes on from a checkpoint would differ from training that was never interrupted.
         self.layers = nn.ModuleList(

@@ -4,22 +4,20 @@ Shapes: B batch, L length, D width, H heads, K = D / H head width, T buckets of 
 V items + padding.
 """
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from data_pipeline.history import History, Times
 from data_pipeline.ids import PAD_ITEM_ID
-from models.interface import ModelConfig, SequenceModel
+from models.interface import AttentionConfig, SequenceModel
 from models.layers import (
     LAYER_NORM_EPS,
+    ItemTable,
     drop,
     embedding_scale,
     initialise,
-    item_table,
     window_positions,
 )
 
@@ -28,23 +26,10 @@ BIAS_STD = 0.02  # of the published code
 POINTWISE_NORM_EPS = 1e-6  # of the published code; sums of few, small weights are normalised here
 
 
-class HSTUConfig(ModelConfig):
-    hidden_dim: PositiveInt = 64
-    num_blocks: PositiveInt = 2
-    num_heads: PositiveInt = 1
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+class HSTUConfig(AttentionConfig):
     position_std: float = Field(default=0.15, ge=0)  # SASRec's
     time_buckets: PositiveInt = 128  # beyond e^(.301 * 128) units all spans are one
     target_time: bool = False  # see HSTU
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.hidden_dim % self.num_heads:
-            raise ValueError(
-                "hidden_dim must be a multiple of num_heads, "
-                f"got hidden_dim={self.hidden_dim} and num_heads={self.num_heads}"
-            )
-        return self
 
 
 class HSTU(SequenceModel):
@@ -60,7 +45,7 @@ class HSTU(SequenceModel):
 
     def __init__(self, config: HSTUConfig, num_items: int) -> None:
         super().__init__(config, num_items)
-        self.item_embedding = item_table(num_items, config.hidden_dim)
+        self.item_embedding = ItemTable(num_items, config.hidden_dim)
         # max_len + 1 rows; row 0 is for padded places (models.layers.window_positions).
         self.position_embedding = nn.Embedding(config.max_len + 1, config.hidden_dim, padding_idx=0)
         self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.num_blocks))

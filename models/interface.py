@@ -1,9 +1,9 @@
 """What training, ranking and export ask of a model."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from data_pipeline.history import History
@@ -15,6 +15,24 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_len: PositiveInt = 50  # longest history the model reads, in items
+
+
+class AttentionConfig(ModelConfig):
+    """Settings of every model that is made of blocks of attention."""
+
+    hidden_dim: PositiveInt = 64
+    num_blocks: PositiveInt = 2
+    num_heads: PositiveInt = 1
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(
+                "hidden_dim must be a multiple of num_heads, "
+                f"got hidden_dim={self.hidden_dim} and num_heads={self.num_heads}"
+            )
+        return self
 
 
 class SequenceModel(nn.Module):

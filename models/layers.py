@@ -12,7 +12,27 @@ from torch import Tensor, nn
 
 from data_pipeline.ids import PAD_ITEM_ID
 
+ITEM_STD = 0.03  # of item embeddings at the start, whatever the catalogue
 LAYER_NORM_EPS = 1e-8  # of the references; torch's default 1e-5 moves the golden values
+
+
+class SelfInitialised(nn.Module):
+    """A part whose parameters `initialise` leaves to the part itself."""
+
+    def reset_parameters(self) -> None:
+        raise NotImplementedError
+
+
+class PackedLinear(nn.Linear):
+    """Several projections of one width in one matrix; each is initialised as the matrix it is."""
+
+    def __init__(self, width: int, num_parts: int) -> None:
+        super().__init__(width, num_parts * width)
+
+    def reset_parameters(self) -> None:
+        for matrix in self.weight.detach().chunk(self.out_features // self.in_features):
+            nn.init.xavier_normal_(matrix)
+        nn.init.zeros_(self.bias)
 
 
 class CausalSelfAttention(nn.Module):
@@ -27,7 +47,7 @@ class CausalSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.key_value = PackedLinear(width, 2)
         self.output = nn.Linear(width, width)
 
     def forward(self, query_BLD: Tensor, source_BLD: Tensor, context: None = None) -> Tensor:
@@ -77,9 +97,11 @@ def drop(x: Tensor, p: float, training: bool) -> Tensor:
     return F.dropout(x, p, training=True) if training and p > 0 else x
 
 
-def item_table(num_items: int, width: int) -> nn.Embedding:
+class ItemTable(nn.Embedding):
     """Item embeddings (num_items + 1, D) with a zero row, that gets no gradient, for padding."""
-    return nn.Embedding(num_items + 1, width, padding_idx=PAD_ITEM_ID)
+
+    def __init__(self, num_items: int, width: int) -> None:
+        super().__init__(num_items + 1, width, padding_idx=PAD_ITEM_ID)
 
 
 def window_positions(length_B: Tensor, max_len: int, width_L: int) -> Tensor:
@@ -94,25 +116,24 @@ def window_positions(length_B: Tensor, max_len: int, width_L: int) -> Tensor:
     return row_BL.masked_fill(place_L >= length_B[:, None], 0)
 
 
-class SelfInitialised(nn.Module):
-    """A part whose parameters `initialise` leaves to the part itself."""
-
-    def reset_parameters(self) -> None:
-        raise NotImplementedError
-
-
 def initialise(module: nn.Module) -> None:
-    """Xavier-normal matrices, zero biases, zero padding row (the references' choice, made uniform)."""
+    """Xavier-normal matrices, zero biases, zero padding row (the references' choice, made uniform).
+
+    But items are normal with `ITEM_STD`: of a large table Xavier makes a small one, that takes thousands of
+    steps to grow (docs/decisions.md).
+    """
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_normal_(parameter)
     for child in module.modules():
         if isinstance(child, nn.Linear) and child.bias is not None:
             nn.init.zeros_(child.bias)
+        if isinstance(child, ItemTable):
+            nn.init.normal_(child.weight, std=ITEM_STD)
         if isinstance(child, nn.Embedding) and child.padding_idx is not None:
             with torch.no_grad():
                 child.weight[child.padding_idx].zero_()
-        if isinstance(child, SelfInitialised):
+        if isinstance(child, SelfInitialised | PackedLinear):
             child.reset_parameters()
 
 

@@ -14,10 +14,10 @@ from models.interface import SequenceModel
 from models.layers import (
     LAYER_NORM_EPS,
     CausalSelfAttention,
+    ItemTable,
     drop,
     embedding_scale,
     initialise,
-    item_table,
     window_positions,
 )
 
@@ -33,7 +33,7 @@ class SASRec(SequenceModel):
 
     def __init__(self, config: SASRecConfig, num_items: int) -> None:
         super().__init__(config, num_items)
-        self.item_embedding = item_table(num_items, config.hidden_dim)
+        self.item_embedding = ItemTable(num_items, config.hidden_dim)
         # max_len + 1 rows; row 0 is for padded places (models.layers.window_positions).
         self.position_embedding = nn.Embedding(config.max_len + 1, config.hidden_dim, padding_idx=0)
         self.blocks = Blocks(

@@ -66,8 +66,9 @@ SASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "num_negatives": 256,
         "gbce_t": 0.75,
     },
-    {  # sparse Amazon data, where dropouts of .2 to .6 are in use
+    {  # sparse Amazon data, where dropouts of .2 to .6 are in use; lr and negatives as measured on Games
         **TRAINING_DEFAULTS,
+        "lr": 3e-3,
         "hidden_dim": 64,
         "num_blocks": 1,
         "num_heads": 1,
@@ -76,7 +77,7 @@ SASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "norm": "pre",
         "max_len": 50,
         "loss": "sampled_softmax",
-        "num_negatives": 256,
-        "popularity_power": 0.0,
+        "num_negatives": 512,
+        "popularity_power": 0.5,
     },
 ]

