@@ -64,7 +64,7 @@ def step(model: SequenceModel, history: History) -> float:
 
 
 def peak_bytes(name: str, num_heads: int, dropout: float, threads: int) -> int:
-    """Of two steps, above what was there after a step with one sequence, which loads what torch loads late."""
+    """Of two steps, above what there was after a step with one sequence (torch loads some parts late)."""
     torch.set_num_threads(threads)
     device = _device()
     model, history = build(name, num_heads, dropout, device), random_history(device)

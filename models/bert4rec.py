@@ -3,8 +3,6 @@
 Shapes: B batch, L length, D width, H heads, K = D / H head width, V items + padding.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
@@ -14,6 +12,7 @@ from data_pipeline.history import History
 from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
 from models.interface import AttentionConfig, SequenceModel
 from models.layers import (
+    ITEM_STD,
     LAYER_NORM_EPS,
     ItemTable,
     drop,
@@ -55,7 +54,7 @@ class BERT4Rec(SequenceModel):
         for module in self.modules():
             if isinstance(module, BidirectionalSelfAttention):
                 module.initialise()
-        nn.init.normal_(self.mask_vector, std=math.sqrt(2 / (num_items + 1 + width)))  # as the item rows
+        nn.init.normal_(self.mask_vector, std=ITEM_STD)
         nn.init.normal_(self.position_embedding.weight[1:], std=config.position_std)
 
     def encode(self, history: History) -> Tensor:

@@ -11,6 +11,7 @@ from search_spaces.shared import (
     hidden_dim,
     max_len,
     num_heads,
+    position_std,
     training,
 )
 
@@ -24,6 +25,7 @@ def bert4rec(trial: optuna.Trial) -> dict[str, Hparam]:
         "num_heads": num_heads(trial),
         "dropout": dropout(trial),
         "max_len": max_len(trial),
+        "position_std": position_std(trial),
         # Sun et al. 2019, 4.5: .2 on ML-1M, .4 on Steam, .6 on Beauty.
         "mask_probability": trial.suggest_float("mask_probability", 0.1, 0.6),
         # 0 trains on random masks alone; Sun et al. add sequences with the last item masked.
@@ -39,6 +41,7 @@ BERT4REC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "hidden_dim": 64,
         "num_blocks": 2,
         "num_heads": 2,
+        "position_std": 0.15,
         "dropout": 0.1,
         "max_len": 200,
         "mask_probability": 0.2,

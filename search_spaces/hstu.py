@@ -11,6 +11,7 @@ from search_spaces.shared import (
     hidden_dim,
     max_len,
     num_heads,
+    position_std,
     training,
 )
 
@@ -24,6 +25,7 @@ def hstu(trial: optuna.Trial) -> dict[str, Hparam]:
         "num_heads": num_heads(trial),
         "dropout": dropout(trial),
         "max_len": max_len(trial),
+        "position_std": position_std(trial),
         **training(trial, ["ce", "sampled_softmax"]),
     }
 
@@ -34,6 +36,7 @@ HSTU_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "hidden_dim": 48,
         "num_blocks": 2,
         "num_heads": 1,
+        "position_std": 0.15,
         "dropout": 0.2,
         "max_len": 200,
     },

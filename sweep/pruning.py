@@ -1,4 +1,4 @@
-"""Stopping poor trials early, always compared with trials of the same family (model and residual) only."""
+"""Stopping poor trials early, always compared with trials of the same family, which is the model."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class RungTable:
         return any(self._is_poor(family, rung, best) for rung in passed)
 
     def grace(self, family: str) -> int:
-        return self.grace_epochs * self.grace_factors.get(family.split("+")[0], 1)
+        return self.grace_epochs * self.grace_factors.get(family, 1)
 
     def rungs(self, family: str) -> list[int]:
-        """Epochs at which a family (`model` or `model+residual`) is judged."""
+        """Epochs at which a family is judged."""
         rungs = []
         rung = self.grace(family)
         while rung < self.max_epochs:

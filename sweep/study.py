@@ -308,7 +308,7 @@ class Study:
                 self._fail(trial, "error", f"{type(error).__name__}: {error}", traceback.format_exc())
                 return None
             trial.set_user_attr("hparams", hparams)
-            trial.set_user_attr("family", _family(hparams))
+            trial.set_user_attr("family", str(hparams["model"]))
             return self._hand_out(number)
 
     def _hand_out(self, trial_number: int) -> TrialRequest:
@@ -353,11 +353,6 @@ def _rungs(search: SearchConfig) -> RungTable:
 
 def _no_space(trial: optuna.Trial) -> NoReturn:
     raise StudyError("this study was opened to read only")
-
-
-def _family(hparams: Mapping[str, Hparam]) -> str:
-    residual = hparams.get("residual", "plain")
-    return str(hparams["model"]) if residual == "plain" else f"{hparams['model']}+{residual}"
 
 
 def _objectives(attributes: Mapping[str, Any]) -> dict[int, float]:
