@@ -10,6 +10,13 @@ import optuna
 from search_spaces.shared import Hparam, nearest
 
 USUAL_STEPS = 47  # an epoch of ML-1M in batches of 128
+MAX_CE_ITEMS = 10_000  # at 24,000 a step of ce costs twenty times one of sampled softmax on a CPU
+MANY_ITEMS: dict[str, Hparam] = {  # as measured on Games (docs/decisions.md)
+    "loss": "sampled_softmax",
+    "num_negatives": 512,
+    "popularity_power": 0.5,
+    "lr": 3e-3,
+}
 
 Space = Callable[[optuna.Trial], dict[str, Hparam]]
 
@@ -36,34 +43,39 @@ def compose(spaces: Mapping[str, Space], fix: Mapping[str, Mapping[str, Hparam]]
 def points_to_enqueue(
     known_good: Mapping[str, Sequence[Mapping[str, Hparam]]],
     fix: Mapping[str, Mapping[str, Hparam]],
+    *,
     num_users: int,
+    num_items: int,
 ) -> list[dict[str, Hparam]]:
     """Known-good points of the families, in turn, without what is pinned; equal ones once.
 
-    They were found on logs of thousands of users. On a smaller one their batches are made smaller too, so
-    that an epoch keeps its number of steps: in batches of 128 ML-100K has 8, ML-1M 47.
+    They are made to fit the log: smaller batches for few users, and above `MAX_CE_ITEMS` sampled softmax in
+    place of cross-entropy over the whole catalogue.
     """
-    batch_size = nearest((32, 64, 128), max(1, num_users // USUAL_STEPS))
     points: list[dict[str, Hparam]] = []
     longest = max((len(known_good.get(name, ())) for name in fix), default=0)
     for index in range(longest):
         for name, pinned in fix.items():
             for point in known_good.get(name, ())[index : index + 1]:
+                point = _fitted(point, num_users, num_items)
                 # A pinned loss (or another switch) makes a point's conditional parameters another point's.
                 if any(
-                    key in point and point[key] != value
-                    for key, value in pinned.items()
-                    if isinstance(value, str)
+                    point.get(key, value) != value for key, value in pinned.items() if isinstance(value, str)
                 ):
                     continue
                 free = {key: value for key, value in point.items() if key not in pinned}
-                if "batch_size" in free:
-                    free["batch_size"] = min(batch_size, int(free["batch_size"]))
                 if len(fix) > 1:
                     free = {"model": name, **{_prefix(name, list(fix)) + key: v for key, v in free.items()}}
                 if free not in points:
                     points.append(free)
     return points
+
+
+def _fitted(point: Mapping[str, Hparam], num_users: int, num_items: int) -> dict[str, Hparam]:
+    # An epoch keeps its number of steps: in batches of 128 ML-1M has 47, ML-100K would have 8.
+    batch_size = nearest((32, 64, 128), max(1, num_users // USUAL_STEPS))
+    fitted = {**point, "batch_size": min(batch_size, int(point["batch_size"]))}
+    return fitted | MANY_ITEMS if num_items > MAX_CE_ITEMS and point["loss"] == "ce" else fitted
 
 
 def draws(space: Space, number: int) -> list[dict[str, Hparam]]:

@@ -97,7 +97,9 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View) -> Study:
         seed=config.seed,
         search=search,
         space=space,
-        enqueue=points_to_enqueue(KNOWN_GOOD, fix, log.num_users)[: search.trials],
+        enqueue=points_to_enqueue(KNOWN_GOOD, fix, num_users=log.num_users, num_items=log.num_items)[
+            : search.trials
+        ],
         attributes={
             "fingerprint": log.manifest.fingerprint,
             "identity": config.model_dump(mode="json", include=set(IDENTITY)),

@@ -132,8 +132,11 @@ def test_pinned_hparams_come_out_as_given_and_are_not_drawn() -> None:
         assert not any(key.endswith("max_len") for key in trial.params)
 
 
-def test_points_of_several_families_come_in_turn_and_lie_in_the_composed_space() -> None:
-    points = points_to_enqueue(KNOWN_GOOD, no_pins(*NAMES), num_users=6040)
+@pytest.mark.parametrize("num_items", [3416, 23715])
+def test_points_of_several_families_come_in_turn_and_lie_in_the_composed_space(num_items: int) -> None:
+    points = points_to_enqueue(KNOWN_GOOD, no_pins(*NAMES), num_users=6040, num_items=num_items)
+    losses = {value for point in points for key, value in point.items() if key.endswith("loss")}
+    assert ("ce" in losses) == (num_items < 10_000)
     assert [point["model"] for point in points[: len(NAMES)]] == NAMES
     space = compose(SEARCH_SPACES, no_pins(*NAMES))
     for point in points:
@@ -145,14 +148,16 @@ def test_points_of_several_families_come_in_turn_and_lie_in_the_composed_space()
 
 
 def test_points_leave_out_what_is_pinned_and_those_that_a_pin_contradicts() -> None:
-    points = points_to_enqueue(KNOWN_GOOD, {"sasrec": {"loss": "ce", "lr": 0.01}}, num_users=6040)
+    points = points_to_enqueue(
+        KNOWN_GOOD, {"sasrec": {"loss": "ce", "lr": 0.01}}, num_users=6040, num_items=3416
+    )
     assert len(points) == sum(point["loss"] == "ce" for point in KNOWN_GOOD["sasrec"])
     assert all("lr" not in point and "loss" not in point for point in points)
 
 
 def test_points_have_smaller_batches_on_a_small_log() -> None:
     for num_users, expected in ((943, 32), (3000, 64), (6040, 128), (10**6, 128)):
-        points = points_to_enqueue(KNOWN_GOOD, no_pins("sasrec"), num_users)
+        points = points_to_enqueue(KNOWN_GOOD, no_pins("sasrec"), num_users=num_users, num_items=1000)
         assert {point["batch_size"] for point in points} == {expected}
 
 
