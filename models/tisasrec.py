@@ -39,7 +39,7 @@ class Tile:
     elements: int  # heads times users times rows times R, about
 
 
-TILE_CPU = Tile(64, 2**18)  # stays in cache
+TILE_CPU = Tile(64, 2**18)  # a thread; stays in cache
 TILE_GPU = Tile(256, 2**23)  # few kernels, and 32 MiB a temporary
 
 
@@ -182,9 +182,15 @@ def interval_attention(
         interval_value_HRK.to(dtype),
         interval_BLL,
         kept_HBLL,
-        tile or (TILE_CPU if device.type == "cpu" else TILE_GPU),
+        tile or _default_tile(device),
     )
     return out_HBLK / kept_share if dropout > 0 else out_HBLK
+
+
+def _default_tile(device: torch.device) -> Tile:
+    if device.type == "cpu":
+        return Tile(TILE_CPU.rows, TILE_CPU.elements * torch.get_num_threads())
+    return TILE_GPU
 
 
 def _draw_kept(shape: tuple[int, ...], dropout: float, device: torch.device) -> tuple[Tensor, float]:
@@ -262,7 +268,7 @@ def _accurate(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-# Below the letter M stands for the L keys that a tile sees, its last L are the queries' own.
+# Below, M stands for the keys that the L queries of a tile see; the last L of them are the queries' own.
 
 
 def _weights(query_HBLK: Tensor, key_HBMK: Tensor, table_HRK: Tensor, index_HBLM: Tensor) -> Tensor:

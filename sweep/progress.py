@@ -54,7 +54,7 @@ class Progress:
             self._ended_at_start = sum(record.state in ("complete", "pruned", "failed") for record in records)
         summary = self._summary(study, records)
         if self._live is None:
-            self.say(summary)
+            self.say(" · ".join([summary, *map(_state, _by_number(study.live_trials()))]))
         else:
             self._live.update(Group(live_table(study.live_trials()), Text(summary)), refresh=True)
 
@@ -85,14 +85,27 @@ class Progress:
 
 def live_table(trials: Sequence[LiveTrial]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading, justify in (("trial", "right"), ("epoch", "right"), ("last", "right"), ("best", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("trial", "epoch", "last", "best"):
+        table.add_column(heading, justify="right")
+    table.add_column("model")
     table.add_column("epochs")
-    for trial in sorted(trials, key=lambda trial: trial.number):
+    for trial in _by_number(trials):
         values = [trial.objectives[epoch] for epoch in sorted(trial.objectives)]
         shown = [f"{values[-1]:.4f}", f"{max(values):.4f}"] if values else ["–", "–"]
-        table.add_row(str(trial.number), str(trial.last_epoch), *shown, sparkline(values[-POINTS_SHOWN:]))
+        table.add_row(
+            str(trial.number), str(trial.last_epoch), *shown, trial.family, sparkline(values[-POINTS_SHOWN:])
+        )
     return table
+
+
+def _by_number(trials: Sequence[LiveTrial]) -> list[LiveTrial]:
+    return sorted(trials, key=lambda trial: trial.number)
+
+
+def _state(trial: LiveTrial) -> str:
+    if not trial.objectives:
+        return f"trial {trial.number} begins"
+    return f"trial {trial.number} at epoch {trial.last_epoch}: {max(trial.objectives.values()):.4f}"
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -49,7 +49,7 @@ def ceiling(data: TrialData, kind: str) -> float:
 
 
 def test_tisasrec_is_above_the_ceiling_of_models_that_do_not_see_time(demo: TrialData) -> None:
-    """.63 in six epochs, .65 in twelve; the ceilings are .553 and, with time, .689."""
+    """.63 in six epochs; the ceilings are .553 and, with time, .689."""
     value = ndcg(trained(TiSASRec, TiSASRecConfig(**SIZE, time_span=128), demo), demo)
     assert ceiling(demo, "blind") + 0.03 < value < ceiling(demo, "aware")
 
