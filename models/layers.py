@@ -35,39 +35,6 @@ class PackedLinear(nn.Linear):
         nn.init.zeros_(self.bias)
 
 
-class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a position sees itself and what came before it.
-
-    Query and key/value inputs are given apart, since SASRec's original block normalises only the queries.
-    With right padding a real position never sees a padded one: no mask is built, and the flash kernels apply.
-    """
-
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key_value = PackedLinear(width, 2)
-        self.output = nn.Linear(width, width)
-
-    def forward(self, query_BLD: Tensor, source_BLD: Tensor, context: None = None) -> Tensor:
-        q_BHLK = self._split_heads(self.query(query_BLD))
-        key_BLD, value_BLD = self.key_value(source_BLD).chunk(2, dim=-1)
-        out_BHLK = F.scaled_dot_product_attention(
-            q_BHLK,
-            self._split_heads(key_BLD),
-            self._split_heads(value_BLD),
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
-        )
-        out_BLD = out_BHLK.transpose(1, 2).flatten(2)
-        return self.output(out_BLD)  # type: ignore[no-any-return]
-
-    def _split_heads(self, x_BLD: Tensor) -> Tensor:
-        batch, length, width = x_BLD.shape
-        return x_BLD.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
-
-
 class FeedForward(nn.Module):
     """Position-wise D -> multiplier * D -> D with ReLU and dropout after each linear (SASRec, 3.2).
 
@@ -94,7 +61,25 @@ class FeedForward(nn.Module):
 
 
 def drop(x: Tensor, p: float, training: bool) -> Tensor:
-    return F.dropout(x, p, training=True) if training and p > 0 else x
+    """Dropout. On a CPU with random numbers of our own: torch's take half of a training step."""
+    if not training or p == 0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, p, training=True)
+    kept, share = draw_kept(tuple(x.shape), p, x.device)
+    return (x * kept).mul_(1 / share)
+
+
+def draw_kept(shape: tuple[int, ...], p: float, device: torch.device) -> tuple[Tensor, float]:
+    """Mask that is 0 with probability `p` (to 2^-17), else 1, and the exact probability of 1.
+
+    Four places share a 64-bit random number: on a CPU 5 to 9 times as fast as torch's Bernoulli. uint8, which
+    CPU kernels multiply 4 times as fast as bool.
+    """
+    size, threshold = math.prod(shape), min(round(p * 2**16), 2**16 - 1)
+    bits = torch.empty(-(-size // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[:size].view(shape) >= threshold - 2**15
+    return kept.view(torch.uint8), 1 - threshold / 2**16
 
 
 class ItemTable(nn.Embedding):

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from data_pipeline.history import History
 from data_pipeline.ids import PAD_ITEM_ID
+from models.attention import CausalSelfAttention
 from models.blocks import Blocks, BlocksConfig
 from models.interface import SequenceModel
 from models.layers import (
     LAYER_NORM_EPS,
-    CausalSelfAttention,
     ItemTable,
     drop,
     embedding_scale,

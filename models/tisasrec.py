@@ -8,7 +8,6 @@ in the product of the queries with the table, (B, L, R), and Σ_j a_ij r^V_ij is
 bucket, (B, L, R) again, times the table. Both are exact.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from models.interface import SequenceModel
 from models.layers import (
     LAYER_NORM_EPS,
     ItemTable,
+    draw_kept,
     drop,
     embedding_scale,
     initialise,
@@ -173,7 +173,7 @@ def interval_attention(
     scale = query_HBLK.shape[-1] ** -0.5
     kept_HBLL, kept_share = None, 1.0
     if dropout > 0:
-        kept_HBLL, kept_share = _draw_kept((*query_HBLK.shape[:3], query_HBLK.shape[2]), dropout, device)
+        kept_HBLL, kept_share = draw_kept((*query_HBLK.shape[:3], query_HBLK.shape[2]), dropout, device)
     out_HBLK: Tensor = _IntervalAttention.apply(  # type: ignore[no-untyped-call]
         (query_HBLK * scale).to(dtype),
         key_HBLK.to(dtype),
@@ -191,18 +191,6 @@ def _default_tile(device: torch.device) -> Tile:
     if device.type == "cpu":
         return Tile(TILE_CPU.rows, TILE_CPU.elements * torch.get_num_threads())
     return TILE_GPU
-
-
-def _draw_kept(shape: tuple[int, ...], dropout: float, device: torch.device) -> tuple[Tensor, float]:
-    """Mask that is 0 with probability `dropout` (to 2^-17), else 1, and the exact probability of 1.
-
-    Four places share a 64-bit random number: on a CPU 5 times as fast as torch's Bernoulli, which would add a
-    tenth to a training step. uint8, which CPU kernels multiply 4 times as fast as bool.
-    """
-    size, threshold = math.prod(shape), min(round(dropout * 2**16), 2**16 - 1)
-    bits = torch.empty(-(-size // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[:size].view(shape) >= threshold - 2**15
-    return kept.view(torch.uint8), 1 - threshold / 2**16
 
 
 class _IntervalAttention(torch.autograd.Function):

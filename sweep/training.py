@@ -4,7 +4,7 @@ Shapes: B batch, L length, D width, V items + padding, T positions with a target
 
 Every random stream of an epoch is derived from (seed, name, epoch). So a checkpoint holds no generator
 states, and training that goes on from one is equal to the bit to training that was never interrupted (on the
-same device, with the same number of threads).
+same device, with the same number of threads; on a GPU models that use time differ by rounding).
 """
 
 import math

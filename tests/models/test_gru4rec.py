@@ -87,7 +87,7 @@ def test_dropout_follows_the_seed(num_layers: int) -> None:
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         runs.append(model.encode(history))
-    assert torch.equal(runs[0], runs[1]) and not torch.isclose(runs[0], runs[2]).any()
+    assert torch.equal(runs[0], runs[1]) and not torch.isclose(runs[0], runs[2]).all()
 
 
 def test_a_catalogue_and_a_history_of_one() -> None:
