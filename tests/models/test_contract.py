@@ -244,3 +244,21 @@ def test_one_item_of_history_and_a_catalogue_of_one(variant: str) -> None:
     model = build(variant, num_items=1)
     score_BV = model.score(model.last_state(history([1, 1], num_items=1)))
     assert score_BV.shape == (2, 1) and torch.isfinite(score_BV).all()
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about its own dealings
+@every_variant
+def test_compiled_equals_eager(variant: str) -> None:
+    """Forward and gradients; without code generation, which would need a C++ compiler."""
+    whole = history([MAX_LEN, 6, 2])
+    model = build(variant, dropout=0.0).train()
+    eager = model.score(model.last_state(whole))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    expected = torch.autograd.grad(eager.square().sum(), parameters, allow_unused=True)
+    torch.compiler.reset()
+    compiled: Any = torch.compile(model.last_state, backend="aot_eager")
+    score_BV = model.score(compiled(whole))
+    torch.testing.assert_close(score_BV, eager, rtol=0, atol=1e-10)
+    gradients = torch.autograd.grad(score_BV.square().sum(), parameters, allow_unused=True)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-8)
