@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_pipeline.history import History
 from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
+from models.attention import BidirectionalSelfAttention
 from models.interface import AttentionConfig, SequenceModel
 from models.layers import (
     ITEM_STD,
@@ -51,9 +52,6 @@ class BERT4Rec(SequenceModel):
         self.head = nn.Linear(width, width)
         self.head_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         initialise(self)
-        for module in self.modules():
-            if isinstance(module, BidirectionalSelfAttention):
-                module.initialise()
         nn.init.normal_(self.mask_vector, std=ITEM_STD)
         nn.init.normal_(self.position_embedding.weight[1:], std=config.position_std)
 
@@ -97,30 +95,3 @@ class EncoderBlock(nn.Module):
         x_BLD = self.attention_norm(x_BLD + attended_BLD)
         told_BLD = drop(self.narrow(F.gelu(self.widen(x_BLD))), self.dropout, self.training)
         return self.feed_forward_norm(x_BLD + told_BLD)  # type: ignore[no-any-return]
-
-
-class BidirectionalSelfAttention(nn.Module):
-    """Multi-head attention in which every place sees all real ones (padded places too, to stay finite)."""
-
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
-
-    def initialise(self) -> None:
-        for matrix in self.query_key_value.weight.detach().chunk(3):  # three matrices packed into one
-            nn.init.xavier_normal_(matrix)
-
-    def forward(self, x_BLD: Tensor, is_real_BL: Tensor) -> Tensor:
-        packed = self.query_key_value(x_BLD).unflatten(-1, (3, self.num_heads, -1))
-        q_BHLK, k_BHLK, v_BHLK = packed.permute(2, 0, 3, 1, 4)
-        out_BHLK = F.scaled_dot_product_attention(
-            q_BHLK,
-            k_BHLK,
-            v_BHLK,
-            attn_mask=is_real_BL[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return self.output(out_BHLK.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

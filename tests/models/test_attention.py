@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from models import attention
-from models.attention import causal_attention
+from models.attention import attend
 from models.layers import draw_kept, drop
 
 CPU = torch.device("cpu")
@@ -16,24 +16,32 @@ def heads(length: int = 9, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
 
 
-def naive(q: Tensor, k: Tensor, v: Tensor, kept: Tensor, share: float) -> Tensor:
+def naive(
+    q: Tensor, k: Tensor, v: Tensor, kept: Tensor, share: float, is_real_BL: Tensor | None = None
+) -> Tensor:
     score = (q @ k.mT) / q.shape[-1] ** 0.5
-    later = torch.ones(score.shape[-2:], dtype=torch.bool).triu_(1)
-    weight: Tensor = score.masked_fill(later, -torch.inf).softmax(-1) * kept / share
+    hidden = torch.ones(score.shape[-2:], dtype=torch.bool).triu_(1)
+    if is_real_BL is not None:
+        hidden = ~is_real_BL[:, None, None, :]
+    weight: Tensor = score.masked_fill(hidden, -torch.inf).softmax(-1) * kept / share
     return torch.matmul(weight, v)
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("rows", "tile"), [(64, 2**18), (4, 2**18), (4, 1)])
-def test_dropped_attention_equals_the_formula(rows: int, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropped_attention_equals_the_formula(
+    rows: int, tile: int, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Outputs and all gradients, whatever the tiles."""
     monkeypatch.setattr(attention, "ROWS", rows)
     monkeypatch.setattr(attention, "TILE", tile)
     inputs = heads()
+    is_real_BL = None if causal else torch.arange(9) < torch.tensor([[9], [1], [4], [9], [8]])
     torch.manual_seed(3)
-    out = causal_attention(*inputs, 0.3)
+    out = attend(*inputs, 0.3, is_real_BL)
     torch.manual_seed(3)
     kept, share = draw_kept((5, 2, 9, 9), 0.3, CPU)
-    expected = naive(*inputs, kept, share)
+    expected = naive(*inputs, kept, share, is_real_BL)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     weight = torch.randn(out.shape, dtype=torch.float64)
     ours = torch.autograd.grad((out * weight).sum(), inputs)
@@ -45,7 +53,7 @@ def test_dropped_attention_equals_the_formula(rows: int, tile: int, monkeypatch:
 def test_without_dropout_it_is_plain_attention() -> None:
     inputs = heads()
     everything = torch.ones(5, 2, 9, 9)
-    torch.testing.assert_close(causal_attention(*inputs, 0.0), naive(*inputs, everything, 1.0))
+    torch.testing.assert_close(attend(*inputs, 0.0), naive(*inputs, everything, 1.0))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
