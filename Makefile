@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 sweep: $(READY)
-	$(BIN)/seqsweep run --name demo --trials 10 --max-epochs 27 --fix loss=ce --fix max_len=50
+	$(BIN)/seqsweep run --name demo --trials 8 --max-epochs 18 --fix loss=ce --fix max_len=50
 
 check: $(READY)
 	$(BIN)/ruff format --check .
