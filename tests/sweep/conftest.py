@@ -1,15 +1,11 @@
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 
 import pytest
-import torch
-
-os.environ["RAY_AUTH_MODE"] = "disabled"  # read when Ray is imported; no token file in the home of who tests
-
 import ray
+import torch
 
 
 @pytest.fixture(scope="session")
