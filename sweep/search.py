@@ -42,10 +42,10 @@ def suggest_grace(num_users: int, max_epochs: int) -> int:
     """Epochs before the first rung: some steps must lie behind a trial that is judged.
 
     An epoch of a small log is few steps: 8 on ML-100K in batches of 128. But no more than a ninth of the
-    epochs, so that there are two rungs.
+    epochs, so that there are two rungs, and never below `MIN_GRACE_EPOCHS`.
     """
     steps_an_epoch = num_users / USUAL_BATCH_SIZE
-    return max(1, min(math.ceil(STEPS_BEFORE_RUNG / steps_an_epoch), max_epochs // 9), MIN_GRACE_EPOCHS)
+    return max(MIN_GRACE_EPOCHS, min(math.ceil(STEPS_BEFORE_RUNG / steps_an_epoch), max_epochs // 9))
 
 
 def find_study(storage: JournalStorage) -> optuna.Study | None:

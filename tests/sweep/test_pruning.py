@@ -6,6 +6,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, PatientPruner
 from optuna.trial import TrialState, create_trial
 
 from sweep.pruning import RungTable, family_view
+from sweep.search import suggest_grace
 
 # Which of 6 trials reports next, how many epochs it trained, and its objective.
 REPORTS = st.lists(
@@ -79,6 +80,19 @@ def test_rungs_lie_between_grace_and_the_end() -> None:
     # 81 is the end, where a trial ends by itself
     assert RungTable(grace_epochs=3, reduction_factor=3, max_epochs=81).rungs("sasrec") == [3, 9, 27]
     assert RungTable(grace_epochs=5, reduction_factor=2, max_epochs=5).rungs("sasrec") == []
+
+
+@pytest.mark.parametrize(
+    ("num_users", "max_epochs", "expected"),
+    [
+        (943, 100, 11),  # ML-100K: 34 epochs would be 250 steps, a ninth of 100 is 11
+        (6040, 100, 6),  # ML-1M: 47.2 steps an epoch
+        (31013, 100, 3),  # Games: 2 epochs are 484 steps, and 3 the least
+        (943, 9, 3),
+    ],
+)
+def test_the_first_rung_has_some_steps_behind_it(num_users: int, max_epochs: int, expected: int) -> None:
+    assert suggest_grace(num_users, max_epochs) == expected
 
 
 def test_a_model_that_starts_slowly_is_judged_later() -> None:
