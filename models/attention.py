@@ -124,12 +124,28 @@ def _hidden(q: Tensor, users: slice, rows: slice, seen: slice, is_real: Tensor |
     return future.triu_(rows.start + 1)
 
 
-def _tiles(shape: torch.Size, *, causal: bool) -> Iterator[tuple[slice, slice, slice]]:
-    """Slices of users, of queries, and of the keys those see."""
-    batch, heads, length, _ = shape
-    rows = -(-length // -(-length // ROWS))
-    users = max(1, TILE * torch.get_num_threads() // (heads * rows * length))
+def tiles(
+    batch: int, length: int, *, max_rows: int, elements_a_row: int, max_elements: int, causal: bool = True
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Slices of users, of queries, and of the keys those see, of about `max_elements` each.
+
+    Causal and of a quarter of the length, four of them are five eighths of L * L.
+    """
+    rows = -(-length // -(-length // max_rows))
+    users = max(1, max_elements // (rows * elements_a_row))
     for user in range(0, batch, users):
         for row in range(0, length, rows):
             end = min(row + rows, length)
             yield slice(user, user + users), slice(row, end), slice(0, end if causal else length)
+
+
+def _tiles(shape: torch.Size, *, causal: bool) -> Iterator[tuple[slice, slice, slice]]:
+    batch, heads, length, _ = shape
+    return tiles(
+        batch,
+        length,
+        max_rows=ROWS,
+        elements_a_row=heads * length,
+        max_elements=TILE * torch.get_num_threads(),
+        causal=causal,
+    )

@@ -15,6 +15,7 @@ from models.interface import AttentionConfig, SequenceModel
 from models.layers import (
     LAYER_NORM_EPS,
     ItemTable,
+    PackedLinear,
     drop,
     embedding_scale,
     initialise,
@@ -86,15 +87,13 @@ class HSTUBlock(nn.Module):
         self.max_len = config.max_len
         self.dropout = config.dropout
         self.input_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.uvqk = nn.Linear(width, 4 * width)
+        self.uvqk = PackedLinear(width, 4)
         self.distance_bias = nn.Embedding(config.max_len, config.num_heads)  # of i - j, from 0
         self.time_bias = nn.Embedding(config.time_buckets + 1, config.num_heads)
         self.pointwise_norm = nn.LayerNorm(width, eps=POINTWISE_NORM_EPS)
         self.output = nn.Linear(width, width)
 
     def initialise(self) -> None:
-        for matrix in self.uvqk.weight.detach().chunk(4):  # four matrices packed into one
-            nn.init.xavier_normal_(matrix)
         nn.init.normal_(self.distance_bias.weight, std=BIAS_STD)
         nn.init.normal_(self.time_bias.weight, std=BIAS_STD)
 

@@ -8,7 +8,6 @@ in the product of the queries with the table, (B, L, R), and Σ_j a_ij r^V_ij is
 bucket, (B, L, R) again, times the table. Both are exact.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from data_pipeline.history import History, Times
 from data_pipeline.ids import PAD_ITEM_ID
+from models.attention import tiles
 from models.blocks import Blocks, BlocksConfig
 from models.interface import SequenceModel
 from models.layers import (
@@ -199,7 +199,17 @@ class _IntervalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, interval_key, interval_value, interval, kept, tile):  # type: ignore[no-untyped-def]
         out = torch.empty_like(query)
-        ctx.tiles = list(_tiles(query.shape, interval_key.shape[1], tile))
+        heads, batch, length, _ = query.shape
+        elements_a_row = heads * max(interval_key.shape[1], length)
+        ctx.tiles = list(
+            tiles(
+                batch,
+                length,
+                max_rows=tile.rows,
+                elements_a_row=elements_a_row,
+                max_elements=tile.elements,
+            )
+        )
         for users, rows, seen in ctx.tiles:
             index = _index(interval[users, rows, seen], len(query))
             weight = _weights(query[:, users, rows], key[:, users, seen], interval_key, index)
@@ -235,17 +245,6 @@ class _IntervalAttention(torch.autograd.Function):
             _collect(weight, grad, index, grad_value[:, users, seen], grad_interval_value)
         grads = (x.to(query.dtype) for x in (grad_key, grad_value, grad_interval_key, grad_interval_value))
         return grad_query, *grads, None, None, None
-
-
-def _tiles(shape: torch.Size, num_buckets: int, tile: Tile) -> Iterator[tuple[slice, slice, slice]]:
-    """Slices of users, of queries, and of the keys those see: five eighths of L * L in four tiles."""
-    heads, batch, length, _ = shape
-    rows = -(-length // -(-length // tile.rows))
-    users = max(1, tile.elements // (heads * rows * max(num_buckets, length)))
-    for user in range(0, batch, users):
-        for row in range(0, length, rows):
-            end = min(row + rows, length)
-            yield slice(user, user + users), slice(row, end), slice(0, end)
 
 
 def _index(interval_BLL: Tensor, heads: int) -> Tensor:
