@@ -16,6 +16,7 @@ from models.layers import (
     LAYER_NORM_EPS,
     ItemTable,
     PackedLinear,
+    SelfInitialised,
     drop,
     embedding_scale,
     initialise,
@@ -52,9 +53,6 @@ class HSTU(SequenceModel):
         self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.num_blocks))
         self.last_norm = nn.LayerNorm(config.hidden_dim, eps=LAYER_NORM_EPS)
         initialise(self)
-        for module in self.modules():
-            if isinstance(module, HSTUBlock):
-                module.initialise()
         nn.init.normal_(self.position_embedding.weight[1:], std=config.position_std)
 
     def encode(self, history: History) -> Tensor:
@@ -71,7 +69,7 @@ class HSTU(SequenceModel):
         return self.last_norm(x_BLD)  # type: ignore[no-any-return]
 
 
-class HSTUBlock(nn.Module):
+class HSTUBlock(SelfInitialised):
     """Equations 1 to 3, with the norm before the projection that the published code has:
 
     U, V, Q, K = split(SiLU(W1 LN(x))); A = SiLU(Q Kᵀ + rab) / n, causal; x + dropout(W2(LN(A V) * U)).
@@ -93,7 +91,7 @@ class HSTUBlock(nn.Module):
         self.pointwise_norm = nn.LayerNorm(width, eps=POINTWISE_NORM_EPS)
         self.output = nn.Linear(width, width)
 
-    def initialise(self) -> None:
+    def reset_parameters(self) -> None:
         nn.init.normal_(self.distance_bias.weight, std=BIAS_STD)
         nn.init.normal_(self.time_bias.weight, std=BIAS_STD)
 
