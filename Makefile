@@ -22,10 +22,10 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not faults"
 
 faults: $(READY)  # the fault campaign in its long form
-	$(BIN)/pytest -m slow tests/faults
+	$(BIN)/pytest -m faults tests/faults
 
 bench: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.device import DeviceSequences
-from data_pipeline.history import History
+from data_pipeline.history import History, Times
 from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
 
 # Batches are cut from users sorted by length within a shuffled chunk: long enough for little padding, short
@@ -44,8 +44,49 @@ Task = NextItem | MaskedItem
 class TrainBatch:
     history: History
     user_id_B: Tensor
-    place_T: Tensor  # places of the flattened (B * L) that have a target
+    place_T: Tensor  # places of the flattened (B * L) that have a target, ascending
     target_id_T: Tensor  # the item to be told from the state at each of them
+    # Known on the CPU too, so that a batch can be sliced without waiting for the device.
+    length_B: Ints
+    num_targets_B: Ints  # 1 or more
+
+    def slices(self, size: int) -> Iterator[tuple["TrainBatch", slice]]:
+        """The batch in parts of at most `size` sequences, each with its range of the T positions.
+
+        A part is as wide as its longest sequence. Raises ValueError if `size` is below 1.
+        """
+        if size < 1:
+            raise ValueError(f"a slice of a batch must hold 1 sequence or more, got size={size}")
+        end_B = np.cumsum(self.num_targets_B)
+        for begin in range(0, len(self.length_B), size):
+            rows = slice(begin, begin + size)
+            first = int(end_B[begin] - self.num_targets_B[begin])
+            positions = slice(first, first + int(self.num_targets_B[rows].sum()))
+            yield self._part(rows, positions), positions
+
+    def _part(self, rows: slice, positions: slice) -> "TrainBatch":
+        whole_width, width = self.history.item_id_BL.shape[1], int(self.length_B[rows].max())
+        place_T = self.place_T[positions] - rows.start * whole_width
+        return TrainBatch(
+            _part_of_history(self.history, rows, width),
+            self.user_id_B[rows],
+            place_T - place_T // whole_width * (whole_width - width),
+            self.target_id_T[positions],
+            self.length_B[rows],
+            self.num_targets_B[rows],
+        )
+
+
+def _part_of_history(history: History, rows: slice, width: int) -> History:
+    times = history.times
+    if times is not None:
+        times = Times(
+            times.time_BL[rows, :width].contiguous(),
+            times.next_time_BL[rows, :width].contiguous(),
+            times.origin_B[rows],
+            times.unit_B[rows],
+        )
+    return History(history.item_id_BL[rows, :width].contiguous(), history.length_B[rows], times)
 
 
 class TrainBatches:
@@ -116,6 +157,8 @@ class TrainBatches:
             self._on_device(user_B),
             place_T,
             sequence[:, 1:].flatten()[place_T],
+            num_inputs_B,
+            num_inputs_B,
         )
 
     def _masked(
@@ -139,7 +182,9 @@ class TrainBatches:
         flat = sequence.flatten()
         item_id_BL = flat.index_fill(0, place_T, MASK_ITEM_ID).view_as(sequence)
         history = History(item_id_BL, self._on_device(length_B))
-        return TrainBatch(history, self._on_device(user_B), place_T, flat[place_T])
+        return TrainBatch(
+            history, self._on_device(user_B), place_T, flat[place_T], length_B, chosen_BL.sum(axis=1)
+        )
 
     def _places(self, chosen_BL: npt.NDArray[np.bool_]) -> Tensor:
         """Found on the CPU: a mask on the device would make the host wait for it."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,16 +23,18 @@ from results.schema import (
     Hparam,
     TrialRecord,
     epochs_schema,
+    finalists_schema,
     leaderboard_schema,
 )
 
 LEADERBOARD_FILE = "leaderboard.parquet"
 EPOCHS_FILE = "epochs.parquet"
+FINALISTS_FILE = "finalists.parquet"
 
 RANKED_STATES = ("complete", "pruned")
 STATE_ORDER = ("complete", "pruned", "running", "queued", "failed", "baseline", "ceiling")
 
-PLAIN_FIELDS = [f.name for f in fields(TrialRecord) if f.name not in ("hparams", "valid", "test")]
+PLAIN_FIELDS = [f.name for f in fields(TrialRecord) if f.name not in ("hparams", "valid", "test", "spread")]
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,20 @@ class StudyFacts:
     versions: Mapping[str, str]
 
 
-def build_leaderboard(records: Sequence[TrialRecord]) -> pa.Table:
+def build_leaderboard(records: Sequence[TrialRecord], objective: str = "valid.ndcg@10") -> pa.Table:
+    """Finalists first, by the mean of `objective` over their trainings; then trials by their best value."""
     types = _hparam_types(records)
-    rows = [_trial_row(record, types) for record in sorted(records, key=_row_order)]
+    rows = [_trial_row(record, types) for record in sorted(records, key=partial(_row_order, objective))]
     num_ranked = sum(map(_is_ranked, records))
     for position, row in enumerate(rows[:num_ranked], start=1):
         row["rank"] = position
-    return pa.Table.from_pylist(rows, schema=leaderboard_schema(types))
+    spread = list(dict.fromkeys(name for record in records for name in record.spread))
+    return pa.Table.from_pylist(rows, schema=leaderboard_schema(types, spread))
+
+
+def build_finalists(rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Rows with the columns of `finalists_schema`, best finalist first as the caller orders them."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=finalists_schema())
 
 
 def build_epochs(records: Iterable[EpochRecord]) -> pa.Table:
@@ -110,10 +120,12 @@ def _is_ranked(record: TrialRecord) -> bool:
     return record.state in RANKED_STATES and record.objective is not None and math.isfinite(record.objective)
 
 
-def _row_order(record: TrialRecord) -> tuple[bool, int, float, int, str]:
+def _row_order(objective: str, record: TrialRecord) -> tuple[bool, float, int, float, int, str]:
     ranked = _is_ranked(record)
+    mean = record.spread.get(f"{objective}.mean")
     return (
         not ranked,
+        math.inf if mean is None else -mean,
         0 if ranked else STATE_ORDER.index(record.state),
         -_objective_to_sort_by(record) if ranked or record.trial is None else 0.0,
         -1 if record.trial is None else record.trial,  # equal values: the earlier trial wins, as in Optuna
@@ -133,7 +145,7 @@ def _trial_row(record: TrialRecord, types: Mapping[str, pa.DataType]) -> dict[st
     for name, type_ in types.items():
         if name in record.hparams:
             row[f"hparam.{name}"] = _as_column_value(record.hparams[name], type_)
-    return row | _prefixed("valid", record.valid) | _prefixed("test", record.test)
+    return row | _prefixed("valid", record.valid) | _prefixed("test", record.test) | dict(record.spread)
 
 
 def _prefixed(split: str, metrics: Mapping[str, float]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -43,8 +43,13 @@ class TrialRecord:
     node: str | None = None
     device: str | None = None
     attempts: int | None = None
+    retry_of: int | None = None  # the failed trial whose hparams were queued again
+    stopped_because: str | None = None  # pruned, but not for its values: stopped_by_user, time_limit
     error: str | None = None
     checkpoint: str | None = None
+    on_front: bool | None = None  # with several objectives: no other trial is better in all of them
+    seeds: int | None = None  # of a finalist: its trainings that came to their end
+    spread: Mapping[str, float | None] = field(default_factory=dict)  # of a finalist: valid.ndcg@10.mean ..
 
     def __post_init__(self) -> None:
         _refuse_unknown_metrics(self.valid, self.test)
@@ -74,7 +79,11 @@ def _refuse_unknown_metrics(*groups: Mapping[str, float]) -> None:
         raise ValueError(f"metrics must be among {', '.join(METRICS)}, got {', '.join(sorted(unknown))}")
 
 
-def leaderboard_schema(hparam_types: Mapping[str, pa.DataType]) -> pa.Schema:
+def leaderboard_schema(hparam_types: Mapping[str, pa.DataType], spread: Sequence[str] = ()) -> pa.Schema:
+    """`spread` names the columns of the finalists, in order: none where no finalist was trained."""
+    finalist_columns: dict[str, pa.DataType] = {}
+    if spread:
+        finalist_columns = {"seeds": pa.int32(), **{name: pa.float64() for name in spread}}
     columns: dict[str, pa.DataType] = {
         "rank": pa.int32(),
         "trial": pa.int32(),
@@ -84,6 +93,7 @@ def leaderboard_schema(hparam_types: Mapping[str, pa.DataType]) -> pa.Schema:
         **{f"hparam.{name}": hparam_types[name] for name in sorted(hparam_types)},
         **_metric_columns("valid"),
         **_metric_columns("test"),
+        **finalist_columns,
         "best_epoch": pa.int32(),
         "epochs": pa.int32(),
         "num_parameters": pa.int64(),
@@ -97,7 +107,31 @@ def leaderboard_schema(hparam_types: Mapping[str, pa.DataType]) -> pa.Schema:
         "node": pa.string(),
         "device": pa.string(),
         "attempts": pa.int32(),
+        "retry_of": pa.int32(),
+        "stopped_because": pa.string(),
+        "on_front": pa.bool_(),
         "error": pa.string(),
+        "checkpoint": pa.string(),
+    }
+    return pa.schema(columns)
+
+
+def finalists_schema() -> pa.Schema:
+    """One row a training of a finalist."""
+    columns: dict[str, pa.DataType] = {
+        "finalist_of": pa.int32(),
+        "seed_index": pa.int32(),
+        "trial": pa.int32(),
+        "state": pa.string(),
+        "exported": pa.bool_(),
+        "objective": pa.float64(),
+        **_metric_columns("valid"),
+        **_metric_columns("test"),
+        "best_epoch": pa.int32(),
+        "epochs": pa.int32(),
+        "seconds": pa.float64(),
+        "device_seconds": pa.float64(),
+        "stopped_because": pa.string(),
         "checkpoint": pa.string(),
     }
     return pa.schema(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,8 @@ from sweep.study import Study
 # Tune goes through all trials of an experiment again and again: a long study is run as several.
 TRIALS_PER_EXPERIMENT = 500
 
+SECONDS_TO_STOP = 4.0  # for a trial that was settled from outside: then its worker is ended
+
 _TUNES_OWN_KEYS = {*AUTO_RESULT_KEYS, "trial_id", "done", "should_checkpoint"}
 
 
@@ -39,6 +42,7 @@ class Experiment:
     controller: Any = None  # Tune's, once a trial is there
     num_suggested: int = 0
     error: BaseException | None = None
+    _settled_at: dict[str, float] = field(default_factory=dict)  # by Tune's id
 
     @property
     def is_stopping(self) -> bool:
@@ -47,6 +51,33 @@ class Experiment:
     def step(self) -> None:
         self.study.beat()
         self.on_step()
+        self._end_settled()
+
+    def _end_settled(self) -> None:
+        """End the workers of trials that the study has settled and that did not stop at a report since."""
+        for trial_id, trial_number in self.trial_numbers.items():
+            if trial_number in self.study.live or trial_id not in self.tune_trials:
+                self._settled_at.pop(trial_id, None)
+                continue
+            settled_at = self._settled_at.setdefault(trial_id, time.monotonic())
+            if time.monotonic() - settled_at > SECONDS_TO_STOP:
+                self._kill_worker(self.tune_trials[trial_id])
+
+    def _kill_worker(self, trial: Trial) -> None:
+        # Not public; Tune's own way of stopping a trial waits for its next report.
+        controller = self.controller._tune_controller
+        workers = controller._actor_manager._live_actors_to_ray_actors_resources
+        worker = workers.get(controller._trial_to_actor.get(trial))
+        if worker is not None:
+            ray.kill(worker[0])
+
+    def kill_all_workers(self) -> None:
+        """Those that start, run, or wait to be used again."""
+        if self.controller is None:
+            return
+        manager = self.controller._tune_controller._actor_manager
+        for worker, _ in list(manager._live_actors_to_ray_actors_resources.values()):
+            ray.kill(worker)
 
     def take(self, trial_id: str) -> int | None:
         """The number of a trial that Tune gives back; None if the study has settled it already."""
@@ -59,7 +90,12 @@ class Experiment:
         if trial_number is None:
             return
         failure = read_failure(trial)
-        if not failure.is_interruption:
+        if failure.error_class == "cannot_write":
+            self.study.release(trial_number)
+            self.study.stop(f"trial {trial_number} could not be saved: {failure.message}")
+        elif failure.error_class == "out_of_memory":
+            self.study.out_of_memory(trial_number, failure.message, failure.traceback)
+        elif not failure.is_interruption:
             self.study.failed(trial_number, failure.error_class, failure.message, failure.traceback)
         elif self.is_stopping:
             self.study.release(trial_number)
@@ -181,17 +217,9 @@ class StudyStopper(_Adapter, Stopper):
 
     def stop_all(self) -> bool:
         if self._experiment.is_stopping:
-            self._kill_workers()
+            # Tune would wait for each worker's epoch to end. What they reported is in the journal.
+            self._experiment.kill_all_workers()
         return self._experiment.is_stopping
-
-    def _kill_workers(self) -> None:
-        """Tune would wait for each worker's epoch to end. What they reported is in the journal."""
-        if self._experiment.controller is None:
-            return
-        # Not public, but all workers are in it: those that start, run, or wait to be used again.
-        manager = self._experiment.controller._tune_controller._actor_manager
-        for actor, _ in list(manager._live_actors_to_ray_actors_resources.values()):
-            ray.kill(actor)
 
 
 def report_in(result: Mapping[str, Any]) -> dict[str, Any]:

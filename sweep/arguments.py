@@ -9,6 +9,7 @@ import typer
 
 DATA = "Data"
 SEARCH = "Search"
+BUDGET = "Budget"
 HARDWARE = "Hardware"
 
 Data = Annotated[
@@ -77,6 +78,14 @@ def _scalar(value: str) -> Any:
     except ValueError:
         return value
     return parsed if isinstance(parsed, int | float | bool) else value
+
+
+def resolve(function: str | None) -> str | None:
+    """FILE:NAME with the whole path of the file, so that the study goes on from wherever it is started."""
+    if function is None:
+        return None
+    path, colon, name = function.rpartition(":")
+    return f"{Path(path).absolute()}{colon}{name}" if colon else function
 
 
 def without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
+    for left_over in path.parent.glob(f"{path.name}.*.staging"):  # of an attempt that was killed
+        left_over.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

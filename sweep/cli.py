@@ -2,15 +2,15 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from sweep import cli_study
 from sweep.arguments import (
+    BUDGET,
     HARDWARE,
     SEARCH,
     Cache,
@@ -20,13 +20,14 @@ from sweep.arguments import (
     MinItem,
     MinRating,
     MinUser,
-    Runs,
-    StudyName,
     data_section,
     default_name,
     pairs,
+    resolve,
     without_none,
 )
+from sweep.cli_study import print_leaderboard
+from sweep.console import relative, say, study_folder, user_errors
 
 app = typer.Typer(
     name="seqsweep",
@@ -57,23 +58,25 @@ def prepare(
             data, format, columns, min_rating, min_user_interactions, min_item_interactions
         )
         config = StudyConfig.build({"data": section, **({} if cache is None else {"cache": cache})})
-        folder = prepare_log(config.data, config.cache.absolute(), _say)
+        folder = prepare_log(config.data, config.cache.absolute(), say)
         manifest = open_log(folder).manifest
-        _say(
+        say(
             f"{manifest.num_users:,} users, {manifest.num_items:,} items, "
             f"{manifest.num_interactions:,} interactions"
         )
-        _say(
+        say(
             f"timestamps in {manifest.time_unit}"
             if manifest.has_timestamps
             else "no timestamps: row order counts"
         )
-        _say(f"prepared in {folder}")
+        say(f"prepared in {folder}")
 
 
 @app.command()
 def run(
-    settings: Annotated[Path | None, typer.Argument(help="A study.toml; flags win over it.")] = None,
+    settings: Annotated[
+        str | None, typer.Argument(help="A study.toml, or a study to go on with; flags win over it.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The study's name.  [default: the log's]")] = None,
     data: Data = None,
     format: Format = None,
@@ -90,8 +93,27 @@ def run(
     fix: Annotated[
         list[str] | None, typer.Option(help="Pin a hparam: --fix loss=ce", rich_help_panel=SEARCH)
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="auto, tpe, random", rich_help_panel=SEARCH)] = None,
-    pruner: Annotated[str | None, typer.Option(help="asha, median, none", rich_help_panel=SEARCH)] = None,
+    narrow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Move a hparam less: --set dropout=0.1:0.4, --set loss=ce,gbce",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A space of your own, FILE:NAME.", rich_help_panel=SEARCH)
+    ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="A new study tries the best hparams of this one first.", rich_help_panel=SEARCH),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="auto, tpe, random, nsga2, gp, cmaes", rich_help_panel=SEARCH)
+    ] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="auto, asha, median, patient, none", rich_help_panel=SEARCH)
+    ] = None,
     max_epochs: Annotated[
         int | None, typer.Option(help="Of a trial.  [default: 100]", rich_help_panel=SEARCH)
     ] = None,
@@ -99,7 +121,35 @@ def run(
         int | None, typer.Option(help="Epochs without a better value.  [default: 10]", rich_help_panel=SEARCH)
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="Of validation.  [default: ndcg@10]", rich_help_panel=SEARCH)
+        str | None,
+        typer.Option(
+            help="Of validation; several by commas, as ndcg@10,num_parameters.  [default: ndcg@10]",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
+    finalists: Annotated[
+        int | None,
+        typer.Option(
+            help="Best trials trained again over several seeds.  [default: 3]", rich_help_panel=SEARCH
+        ),
+    ] = None,
+    finalist_seeds: Annotated[
+        int | None, typer.Option(help="Trainings of each finalist.  [default: 3]", rich_help_panel=SEARCH)
+    ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(help="Stop this start after so long.", rich_help_panel=BUDGET)
+    ] = None,
+    max_device_hours: Annotated[
+        float | None, typer.Option(help="Of all trials together.", rich_help_panel=BUDGET)
+    ] = None,
+    max_trial_minutes: Annotated[
+        float | None, typer.Option(help="Stop a trial that trains longer.", rich_help_panel=BUDGET)
+    ] = None,
+    max_disk_gb: Annotated[
+        float | None, typer.Option(help="Of the study's folder.", rich_help_panel=BUDGET)
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option("--tensorboard", help="Write event files too.", rich_help_panel=SEARCH)
     ] = None,
     ranking: Annotated[str | None, typer.Option(help="full, or sampled:100", rich_help_panel=SEARCH)] = None,
     seen: Annotated[str | None, typer.Option(help="auto, keep, remove", rich_help_panel=SEARCH)] = None,
@@ -126,14 +176,33 @@ def run(
         )
         given = {
             "name": name or (None if settings is not None else default_name(data)),
+            "tensorboard": tensorboard,
             "seed": seed,
             "runs": runs,
             "cache": cache,
             "data": section,
             "protocol": {"ranking": ranking, "seen": seen},
-            "space": {"models": models.split(",") if models else None, "fix": pairs(fix or [], "--fix")},
-            "search": {"trials": trials, "sampler": sampler, "pruner": pruner, "max_epochs": max_epochs},
-            "training": {"patience": patience, "objective": objective},
+            "space": {
+                "models": models.split(",") if models else None,
+                "function": resolve(space),
+                "fix": pairs(fix or [], "--fix"),
+                "narrow": pairs(narrow or [], "--set", text=True),
+            },
+            "search": {
+                "trials": trials,
+                "sampler": sampler,
+                "pruner": pruner,
+                "max_epochs": max_epochs,
+                "objectives": objective.split(",")[1:] if objective else None,
+            },
+            "training": {"patience": patience, "objective": objective.split(",")[0] if objective else None},
+            "finalists": {"count": finalists, "seeds": finalist_seeds},
+            "budget": {
+                "max_hours": max_hours,
+                "max_device_hours": max_device_hours,
+                "max_trial_minutes": max_trial_minutes,
+                "max_disk_gb": max_disk_gb,
+            },
             "hardware": {
                 "address": address,
                 "gpus_per_trial": gpus_per_trial,
@@ -141,73 +210,44 @@ def run(
                 "max_concurrent": max_concurrent,
             },
         }
-        raise typer.Exit(_run(settings, without_none(given)))
+        path, cleaned = None, without_none(given)
+        if settings is not None:
+            path, folder = settings_path(settings, runs or Path("runs"))
+            cleaned = {**({} if folder is None else {"runs": folder.absolute().parent}), **cleaned}
+        other = None if warm_start is None else study_folder(warm_start, runs or Path("runs"))
+        raise typer.Exit(run_settings(path, cleaned, other))
 
 
-def _run(settings: Path | None, given: dict[str, Any]) -> int:
+def settings_path(settings: str, runs: Path) -> tuple[Path, Path | None]:
+    """Of a study.toml, or of a study by its name; and the study's folder, where it is one's."""
+    from sweep.study import JOURNAL_NAME
+
+    path = Path(settings)
+    if not path.is_file() and (runs / settings / "study.toml").is_file():
+        path = runs / settings / "study.toml"
+    return path, path.parent if (path.parent / JOURNAL_NAME).is_file() else None
+
+
+def run_settings(path: Path | None, given: dict[str, Any], warm_start: Path | None = None) -> int:
+    """Run the study of a settings file, or of flags alone; the exit status."""
     from sweep.config import StudyConfig
     from sweep.driver import run_study
     from sweep.progress import Progress
 
-    config = StudyConfig.build(given) if settings is None else StudyConfig.load(settings, given)
+    config = StudyConfig.build(given) if path is None else StudyConfig.load(path, given)
     with Progress(Console(), config.training.objective) as progress:
-        outcome = run_study(config, progress)
-    _print_leaderboard(config.folder, limit=10)
+        outcome = run_study(config, progress, warm_start)
+    print_leaderboard(config.folder, limit=10)
     if outcome.stopped_because is not None:
-        _say(f"\nstopped ({outcome.stopped_because}); nothing is lost. Go on with the same command:")
-        _say(f"  {shlex.join(['seqsweep', *sys.argv[1:]])}")
+        say(f"\nstopped ({outcome.stopped_because}); nothing is lost. Go on with the same command:")
+        say(f"  {shlex.join(['seqsweep', *sys.argv[1:]])}")
+    elif outcome.best is None:
+        say("\nno trial came to a result; see the column error of the leaderboard")
+    if not outcome.exported:
         return 1
-    if outcome.best is None:
-        _say("\nno trial came to a result; see the column error of the leaderboard")
-        return 1
-    _say(f"\nbest model: {_relative(config.folder / 'best')}")
-    _say(f'in pandas:  pd.read_parquet("{_relative(config.folder / "leaderboard.parquet")}")')
+    say(f"\nbest model: {relative(config.folder / 'best')}")
+    say(f'in pandas:  pd.read_parquet("{relative(config.folder / "leaderboard.parquet")}")')
     return 0
-
-
-@app.command()
-def status(study: StudyName, runs: Runs = Path("runs")) -> None:
-    """How a study stands, and who is running it."""
-    from sweep.journal import read_holder
-    from sweep.study import JOURNAL_NAME, Study
-
-    with user_errors():
-        folder = _study_folder(study, runs)
-        with Study.read(folder) as opened:
-            counts = opened.counts()
-            best = opened.best()
-            total = opened.search.trials
-        ended = sum(counts[state] for state in ("complete", "pruned", "failed"))
-        _say(f"study {folder.name}: {ended} of {total} trials ended")
-        for state, number in sorted(counts.items()):
-            _say(f"  {number} {state}")
-        if best is not None:
-            _say(f"best: trial {best.trial}, {best.objective:.4f} at epoch {best.best_epoch}")
-        holder = read_holder(folder / JOURNAL_NAME)
-        _say(f"driver: {holder}" if holder is not None else "driver: none is running")
-
-
-@app.command()
-def top(
-    study: StudyName,
-    runs: Runs = Path("runs"),
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Trials to show.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="All columns, as JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV.")] = False,
-) -> None:
-    """The leaderboard of a study, best first."""
-    from results.leaderboard import load_leaderboard
-
-    with user_errors():
-        folder = _study_folder(study, runs)
-        if as_json or as_csv:
-            frame = load_leaderboard(folder).head(limit)
-            print(
-                frame.to_json(orient="records", date_format="iso") if as_json else frame.to_csv(index=False),
-                end="",
-            )
-        else:
-            _print_leaderboard(folder, limit)
 
 
 @app.command()
@@ -230,42 +270,9 @@ def spaces(
                 console.print(points_table(name, KNOWN_GOOD[name]), highlight=False)
 
 
+for command in cli_study.COMMANDS:
+    app.command(command.__name__.replace("_", "-"))(command)
+
+
 def main() -> None:
     app()
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """A user's mistake is one message and exit status 1; only a mistake of ours is a traceback."""
-    from data_pipeline.schema import DataError
-    from sweep.errors import UserError
-
-    try:
-        yield
-    except (DataError, UserError, FileNotFoundError) as error:
-        Console(stderr=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(1) from None
-
-
-def _print_leaderboard(folder: Path, limit: int) -> None:
-    from results.leaderboard import load_leaderboard
-    from sweep.tables import leaderboard_table
-
-    frame = load_leaderboard(folder)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    table = leaderboard_table(frame, objective=frame.attrs["objective"], limit=limit, width=console.width)
-    console.print(table, highlight=False)
-
-
-def _study_folder(study: str, runs: Path) -> Path:
-    return Path(study) if Path(study).is_dir() else runs / study
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _say(text: str) -> None:
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)

@@ -20,8 +20,10 @@ from pydantic import (
 
 from data_pipeline.config import DataConfig
 from search_spaces import SEARCH_SPACES
+from sweep.budget import BudgetConfig
 from sweep.errors import ConfigError
 from sweep.evaluation import ProtocolConfig
+from sweep.finalists import FinalistConfig
 from sweep.hparams import describe
 from sweep.study import SearchConfig
 from sweep.training import TrainBudget
@@ -34,7 +36,9 @@ class SpaceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: tuple[str, ...] = ("sasrec",)
+    function: str | None = None  # FILE:NAME of a user's own space, instead of the families'
     fix: dict[str, bool | int | float | str] = {}  # hparams that do not move
+    narrow: dict[str, str] = {}  # hparams that move less: LOW:HIGH, or choices by commas
 
     def names(self) -> list[str]:
         return list(SEARCH_SPACES) if self.models == (ALL,) else list(self.models)
@@ -70,7 +74,10 @@ class StudyConfig(BaseModel):
     space: SpaceConfig = SpaceConfig()
     search: SearchConfig = SearchConfig()
     training: TrainBudget = TrainBudget()
+    finalists: FinalistConfig = FinalistConfig()
+    budget: BudgetConfig = BudgetConfig()
     hardware: HardwareConfig = HardwareConfig()
+    tensorboard: bool = False  # event files beside the study's own tables
 
     @field_validator("name")
     @classmethod
@@ -82,6 +89,19 @@ class StudyConfig(BaseModel):
     @property
     def folder(self) -> Path:
         return self.runs.absolute() / self.name
+
+    def with_whole_paths(self) -> Self:
+        """For a file that is read from wherever the study is gone on with."""
+        data = Path(self.data.path)
+        return self.model_copy(
+            update={
+                "runs": self.runs.absolute(),
+                "cache": self.cache.absolute(),
+                "data": self.data.model_copy(
+                    update={"path": str(data.absolute()) if data.exists() else self.data.path}
+                ),
+            }
+        )
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:

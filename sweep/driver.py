@@ -8,32 +8,40 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import torch
 
 from data_pipeline.prepare import prepare
 from data_pipeline.store import SequenceLog, open_log, read_item_ids
-from models import MODELS
 from results.export import export_best, model_card
 from results.leaderboard import StudyFacts
 from results.metrics import compute_metrics
 from results.schema import TrialRecord
-from search_spaces import GRACE_FACTORS, KNOWN_GOOD, SEARCH_SPACES, Hparam
-from search_spaces.compose import Space, compose, draws, points_to_enqueue
+from search_spaces import GRACE_FACTORS, Hparam
+from search_spaces.compose import Space, draws
 from sweep.baselines import ceiling_records, score_baselines
+from sweep.budget import Budget
 from sweep.checkpoint import checkpoint_path, load_checkpoint
 from sweep.cluster import Resources, concurrency, connect
-from sweep.config import ALL, StudyConfig
+from sweep.commands import Inbox
+from sweep.config import StudyConfig
 from sweep.errors import ConfigError
 from sweep.evaluation import ModelScorer, Ranker
-from sweep.hparams import pins_by_family, typed_configs
+from sweep.finalists import plan, winner
+from sweep.hparams import typed_configs
+from sweep.progress import View
+from sweep.pruning import check_pruner
 from sweep.publish import Publisher, environment, versions, write_text
-from sweep.search import suggest_grace
+from sweep.sampling import check_sampler
+from sweep.search import SearchConfig, suggest_grace
+from sweep.spaces import build_space, families, first_points, space_source
 from sweep.study import Study
+from sweep.tensorboard import TensorBoardWriter
 from sweep.trial import TrialContext, TrialData, open_data, run_trial
 from sweep.tuner import run_trials
+from sweep.user_space import check_user_space
 
 # What a study is about, and what may therefore not change between two runs of it.
 IDENTITY = ("seed", "data", "protocol", "space", "training")
@@ -41,76 +49,76 @@ IDENTITY = ("seed", "data", "protocol", "space", "training")
 NUM_DRAWS = 64  # of a space, to see whether what is pinned goes with the rest
 
 
-class View(Protocol):
-    """Where the driver says what it does."""
-
-    def say(self, text: str) -> None: ...
-
-    def step(self, study: Study) -> None: ...
-
-
 @dataclass(frozen=True)
 class Outcome:
     folder: Path
     stopped_because: str | None
     best: TrialRecord | None
+    exported: bool = False  # whether best/ is there
 
 
-def run_study(config: StudyConfig, view: View) -> Outcome:
-    """Start the study, or go on with it; what is finished already is not done again."""
+def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -> Outcome:
+    """Start the study, or go on with it; what is finished already is not done again.
+
+    A new study tries the best hparams of the study in the folder `warm_start` first.
+    """
     prepared = prepare(config.data, config.cache.absolute(), view.say)
     log = open_log(prepared)
-    with open_study(config, log, view) as study:
+    with open_study(config, log, view, warm_start) as study:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = open_data(log, config.protocol, device)
         facts = study_facts(config, log)
         publisher = Publisher(study, config.folder, facts, reference_rows(config, study, data, view))
         publisher.write()
-        if study.has_more:
+        if study.has_more or plan_finalists(config, study):
             search(config, study, log, publisher, view)
         publisher.write()
-        if study.stopped_because is not None or study.has_more:
+        if study.stopped_because is not None and not study.stopped_by_budget:
             return Outcome(config.folder, study.stopped_because, study.best())
-        best = study.best()
+        best = winner(study.records(), study.finalist_runs())
         if best is not None:
             view.say(f"test metrics and export of trial {best.trial}")
-            best = export_winner(config, best, data, prepared, facts)
+            best = export_winner(config, best, study, data, prepared, facts)
             publisher.write(best)
-        return Outcome(config.folder, None, best)
+        return Outcome(config.folder, study.stopped_because, best, exported=best is not None)
 
 
-def open_study(config: StudyConfig, log: SequenceLog, view: View) -> Study:
+def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Path | None = None) -> Study:
     """The study of this configuration, under its lock. ConfigError if it began with another."""
-    fix = pins_by_family(families(config, log, view), config.space.fix)
-    space = compose({name: SEARCH_SPACES[name] for name in fix}, fix)
-    check_pins(space, config.space.fix)
-    grace_epochs = config.search.grace_epochs or suggest_grace(log.num_users, config.search.max_epochs)
-    search = config.search.model_copy(
-        update={
-            "grace_epochs": grace_epochs,
-            "grace_factors": {**GRACE_FACTORS, **config.search.grace_factors},
-        }
-    )
+    names = families(config.space, log, view)
+    space = build_space(config.space, names)
+    check_space(space, config)
+    search = fitted_search(config.search, log)
+    check_pruner(search.pruner, 1 + len(search.objectives))
+    check_sampler(search.sampler, space, num_objectives=1 + len(search.objectives))
     study = Study.open(
         config.folder,
         name=config.name,
         seed=config.seed,
         search=search,
         space=space,
-        enqueue=points_to_enqueue(KNOWN_GOOD, fix, num_users=log.num_users, num_items=log.num_items)[
-            : search.trials
-        ],
+        enqueue=first_points(config.space, names, log, warm_start)[: search.trials],
         attributes={
             "fingerprint": log.manifest.fingerprint,
-            "identity": config.model_dump(mode="json", include=set(IDENTITY)),
+            "identity": identity(config),
+            "families": names,
         },
     )
     try:
         check_same_study(config, study, log)
-        write_text(config.folder / "study.toml", config.to_toml())
+        write_text(config.folder / "study.toml", config.with_whole_paths().to_toml())
+        study.record_environment(environment())
         write_text(
             config.folder / "environment.json",
-            environment(fingerprint=log.manifest.fingerprint, search=search.model_dump()),
+            json.dumps(
+                {
+                    **environment(),
+                    "fingerprint": log.manifest.fingerprint,
+                    "search": search.model_dump(mode="json"),
+                },
+                indent=2,
+            )
+            + "\n",
         )
     except BaseException:
         study.close()
@@ -118,27 +126,32 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View) -> Study:
     return study
 
 
-def families(config: StudyConfig, log: SequenceLog, view: View) -> list[str]:
-    """The models to search. Those that use time need a log that has it."""
-    names = config.space.names()
-    if log.has_timestamps:
-        return names
-    timeless = [name for name in names if not MODELS[name].uses_time]
-    left_out = ", ".join(name for name in names if name not in timeless)
-    if left_out and config.space.models != (ALL,):
-        raise ConfigError(
-            f"{config.data.path} has no timestamps, which {left_out} needs: leave it out of --models, or "
-            "give a log with a column of times"
-        )
-    if left_out:
-        view.say(f"without timestamps in the log {left_out} is left out")
-    return timeless
+def fitted_search(search: SearchConfig, log: SequenceLog) -> SearchConfig:
+    """With the first rung that suits the log, if none is given."""
+    return search.model_copy(
+        update={
+            "grace_epochs": search.grace_epochs or suggest_grace(log.num_users, search.max_epochs),
+            "grace_factors": {**GRACE_FACTORS, **search.grace_factors},
+        }
+    )
+
+
+def identity(config: StudyConfig) -> dict[str, Any]:
+    """What may not change within a study; of a user's own space also its source."""
+    values = config.model_dump(mode="json", include=set(IDENTITY))
+    return {**values, "space_source": space_source(config.space)}
+
+
+def check_space(space: Space, config: StudyConfig) -> None:
+    """A user's own space, and hparams pinned or narrowed, would fail trials one by one: say so first."""
+    if config.space.function is not None:
+        check_user_space(space)
+    elif config.space.fix or config.space.narrow:
+        check_pins(space, config.space.fix)
 
 
 def check_pins(space: Space, fix: Mapping[str, Hparam]) -> None:
     """Pinned hparams that do not go with what the space draws would fail trials one by one: say so first."""
-    if not fix:
-        return
     for trial in draws(space, NUM_DRAWS):
         try:
             typed_configs(trial)
@@ -151,10 +164,10 @@ def check_pins(space: Space, fix: Mapping[str, Hparam]) -> None:
 
 def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> None:
     before: dict[str, Any] = study.attributes["identity"]
-    now = config.model_dump(mode="json", include=set(IDENTITY))
+    now = identity(config)
     before["data"].pop("path"), now["data"].pop("path")  # the same bytes elsewhere are the same log
-    for section in IDENTITY:
-        if before[section] != now[section]:
+    for section in now:
+        if before.get(section) != now[section]:
             raise ConfigError(
                 f"study {config.name!r} was begun with {section} = {json.dumps(before[section])}, "
                 f"got {json.dumps(now[section])}: give it another --name, or go on with the old settings "
@@ -190,25 +203,66 @@ def reference_rows(config: StudyConfig, study: Study, data: TrialData, view: Vie
 
 
 def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publisher, view: View) -> None:
-    with connect(config.hardware) as resources, stop_on_signals(study, view):
+    with (
+        event_files(config, study),
+        connect(config.hardware) as resources,
+        stop_on_signals(study, view),
+    ):
         view.say(
             f"{concurrency(resources, config.hardware.max_concurrent)} trials at a time, each on "
             f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
         context = place(config, log, resources)
+        inbox, budget = Inbox(config.folder), Budget(config.budget, config.folder)
 
         def step() -> None:
+            inbox.step(study)
+            budget.step(study)
             publisher.step()
             view.step(study)
 
-        run_trials(
-            study,
-            functools.partial(run_trial, context=context),
-            resources=resources.as_dict(),
-            concurrency=lambda: concurrency(resources, config.hardware.max_concurrent),
-            folder=config.folder,
-            on_step=step,
-        )
+        while study.has_more or plan_finalists(config, study):
+            run_trials(
+                study,
+                functools.partial(run_trial, context=context),
+                resources=resources.as_dict(),
+                concurrency=lambda: concurrency(resources, config.hardware.max_concurrent),
+                folder=config.folder,
+                on_step=step,
+            )
+            if study.stopped_because is not None:
+                break
+
+
+@contextmanager
+def event_files(config: StudyConfig, study: Study) -> Iterator[None]:
+    """Where it is asked for, each epoch goes to TensorBoard's files too."""
+    if not config.tensorboard:
+        yield
+        return
+    writer = TensorBoardWriter(config.folder)
+
+    def write(trial_number: int, report: Mapping[str, Any]) -> None:
+        trial = study.trial(trial_number)
+        writer.write(trial_number, trial.user_attrs["hparams"], report)
+        if trial.state.is_finished():
+            writer.end(trial_number)
+
+    study.on_report = write
+    try:
+        yield
+    finally:
+        study.on_report = None
+        writer.close()
+
+
+def plan_finalists(config: StudyConfig, study: Study) -> bool:
+    """Have the study train what is left of its finalists; false if nothing is."""
+    if study.stopped_because is not None:
+        return False
+    to_train = plan(study.records(), study.finalist_runs(), config.finalists)
+    study.set_finalists(to_train, config.finalists.seeds)
+    return study.has_more
 
 
 def place(config: StudyConfig, log: SequenceLog, resources: Resources) -> TrialContext:
@@ -248,9 +302,14 @@ def stop_on_signals(study: Study, view: View) -> Iterator[None]:
 
 
 def export_winner(
-    config: StudyConfig, best: TrialRecord, data: TrialData, prepared: Path, facts: StudyFacts
+    config: StudyConfig,
+    best: TrialRecord,
+    study: Study,
+    data: TrialData,
+    prepared: Path,
+    facts: StudyFacts,
 ) -> TrialRecord:
-    """Write `best/`, and give the winner's row with the test metrics, which are computed here alone."""
+    """Write `best/`, and give the winner's record with its test metrics."""
     assert best.trial is not None
     device = data.sequences.device
     checkpoint = load_checkpoint(checkpoint_path(config.folder, best.trial), device)
@@ -272,6 +331,7 @@ def export_winner(
             "num_items": manifest.num_items,
             "fingerprint": manifest.fingerprint,
             "trial": best.trial,
+            "finalist_of": study.finalist_of(best.trial),
             "epoch": best.best_epoch,
         },
         item_ids=read_item_ids(prepared),

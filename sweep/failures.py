@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 
@@ -9,12 +10,15 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
+# A disk that is full, a quota that is used, a file system that was set read-only: not the trial's doing.
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 _ANSI_COLOR = re.compile(r"\x1b\[\d+m")
 
 
 @dataclass(frozen=True)
 class Failure:
-    error_class: str  # interrupted, preempted, diverged, out_of_memory, error
+    error_class: str  # interrupted, preempted, diverged, out_of_memory, cannot_write, error
     message: str
     traceback: str
 
@@ -49,6 +53,8 @@ def classify(error: BaseException) -> Failure:
 def _error_class(cause: BaseException) -> str:
     if isinstance(cause, FloatingPointError):
         return "diverged"
+    if isinstance(cause, OSError) and cause.errno in CANNOT_WRITE:
+        return "cannot_write"
     # By name, so that the driver need not import Torch: torch.OutOfMemoryError.
     names = {parent.__name__ for parent in type(cause).__mro__}
     return "out_of_memory" if names & {"OutOfMemoryError", "MemoryError"} else "error"

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -10,6 +10,7 @@ from models import MODELS, ModelConfig, SequenceModel
 from sweep.errors import ConfigError
 from sweep.training import TrainConfig
 
+Value = TypeVar("Value")
 Hparams = Mapping[str, int | float | str | bool]
 
 
@@ -18,7 +19,7 @@ def known_keys(name: str) -> set[str]:
     return set(MODELS[name].Config.model_fields) | set(TrainConfig.model_fields)
 
 
-def pins_by_family(names: Sequence[str], fix: Hparams) -> dict[str, dict[str, int | float | str | bool]]:
+def pins_by_family(names: Sequence[str], fix: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     """What is pinned for each family: that which it knows. Raises ConfigError for a key that none knows."""
     everywhere = set().union(*(known_keys(name) for name in names))
     for key in fix:

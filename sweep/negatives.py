@@ -22,8 +22,8 @@ from models.losses import Negatives
 class NegativeSettings(BaseModel):
     """Which items the sampled losses set against the targets.
 
-    Shared by the batch, negatives are one matrix product; but then a loss depends on who else is in a batch,
-    and a batch in two halves is not the same.
+    Shared by the batch, negatives are one matrix product; but then a loss depends on who else is in a batch.
+    A batch that is trained in parts is drawn for once, as a whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from results.schema import TrialRecord
-from sweep.study import LiveTrial, Study
+from sweep.requests import LiveTrial
+from sweep.study import Study
 
 BARS = "▁▂▃▄▅▆▇█"
 SECONDS_BETWEEN_FRAMES = 0.5
@@ -18,8 +19,16 @@ SECONDS_BETWEEN_LINES = 15.0
 POINTS_SHOWN = 24
 
 
+class View(Protocol):
+    """Where the driver says what it does."""
+
+    def say(self, text: str) -> None: ...
+
+    def step(self, study: Study) -> None: ...
+
+
 class Progress:
-    """A View (sweep.driver) on a terminal or a file."""
+    """A View on a terminal or a file."""
 
     def __init__(self, console: Console, objective: str) -> None:
         self._console = console
@@ -66,13 +75,17 @@ class Progress:
         ended = sum(count.values())
         best = study.best()
         parts = [
-            f"{ended} of {study.search.trials} trials",
+            f"{ended} of {study.num_trials} trials",
             *(f"{number} {state}" for state, number in count.items() if number),
             f"{len(study.live)} running",
         ]
+        runs = study.finalist_runs()
+        if runs:
+            num_ended = sum(run.record.state != "running" for run in runs)
+            parts.append(f"finalists: {num_ended} of {num_ended + study.num_finalists_left} trainings")
         if best is not None and best.objective is not None:
             parts.append(f"best valid {self._objective} {best.objective:.4f} (trial {best.trial})")
-        left = self._seconds_left(study.search.trials, ended)
+        left = self._seconds_left(study.num_trials, ended) if ended < study.num_trials else None
         return " · ".join(parts + ([f"about {duration(left)} left"] if left is not None else []))
 
     def _seconds_left(self, total: int, ended: int) -> float | None:

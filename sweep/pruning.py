@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import math
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, Literal, cast
 
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, PatientPruner
 from optuna.trial import FrozenTrial, TrialState
 
-if TYPE_CHECKING:
-    import optuna
+from sweep.errors import ConfigError
+
+PrunerName = Literal["asha", "median", "patient", "none"]
+
+FINALIST_OF = "finalist_of"  # user attribute of a trial that trains another's hparams again
 
 
 class RungTable:
@@ -78,12 +86,40 @@ class RungTable:
         return num_kept > 0 and value < values[-num_kept]
 
 
-class StudyView:
-    """An Optuna study of which a sampler or a pruner sees some of the trials."""
+def make_pruner(name: PrunerName, grace_epochs: int) -> BasePruner:
+    """For a study seen through `family_view`. `asha` is `RungTable`'s instead.
 
-    def __init__(self, study: optuna.Study, keep: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> None:
+    * `median`: from grace_epochs on a trial stops whose best value is below the median of what the completed
+      trials of its family had at that epoch. Until five of them are completed nobody stops.
+    * `patient`: the same, but only of a trial that has not become better for grace_epochs epochs.
+    """
+    if name == "none":
+        return NopPruner()
+    if name == "asha":
+        raise ValueError("asha is no pruner of Optuna's: RungTable judges by it")
+    median = MedianPruner(n_warmup_steps=grace_epochs)
+    if name == "median":
+        return median
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PatientPruner is experimental", ExperimentalWarning)
+        return PatientPruner(median, patience=grace_epochs)
+
+
+def check_pruner(name: PrunerName, num_objectives: int) -> None:
+    """Raises ConfigError where nothing can be compared while trials run."""
+    if num_objectives > 1 and name != "none":
+        raise ConfigError(
+            f"trials are stopped early by one objective, got {num_objectives} objectives and pruner={name}: "
+            "give --pruner none, or leave the further objectives out"
+        )
+
+
+class StudyView:
+    """An Optuna study of which a sampler or a pruner sees other trials than it has."""
+
+    def __init__(self, study: optuna.Study, trials: Callable[[], list[FrozenTrial]]) -> None:
         self._study = study
-        self._keep = keep
+        self._seen_trials = trials
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -91,23 +127,29 @@ class StudyView:
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return self._keep(self._study.get_trials(deepcopy=deepcopy, states=states))
+        trials = [trial for trial in self._seen_trials() if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        # What Optuna's samplers call. The cache holds all trials, so it serves any view.
-        return self._keep(self._study._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache))
+        return self.get_trials(deepcopy, states)  # what Optuna's samplers call
 
     def as_study(self) -> optuna.Study:
         """Optuna takes anything that answers like a study, but says `Study`."""
         return cast("optuna.Study", self)
 
 
+def of_search(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Without the trainings of finalists, which say the same hparams again."""
+    return [trial for trial in trials if FINALIST_OF not in trial.user_attrs]
+
+
 def family_view(study: optuna.Study, family: str) -> optuna.Study:
-    """A view for Optuna's pruners: only the trials of one family."""
+    """A view for Optuna's pruners: only the search's trials of one family."""
 
-    def of_family(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        return [trial for trial in trials if trial.user_attrs.get("family") == family]
+    def trials() -> list[FrozenTrial]:
+        found = of_search(study.get_trials(deepcopy=False))
+        return [trial for trial in found if trial.user_attrs.get("family") == family]
 
-    return StudyView(study, of_family).as_study()
+    return StudyView(study, trials).as_study()

@@ -8,7 +8,7 @@ know `loss`, `lr`, `seconds`, `eval_seconds`, `device_seconds`, `peak_memory_byt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,11 +40,34 @@ def reports_in(attributes: Mapping[str, Any]) -> list[Report]:
     return sorted(reports, key=lambda report: int(report["epoch"]))
 
 
+def best_report(reports: Sequence[Report]) -> Report:
+    """The epoch with the largest objective, of equal ones the first; {} if there is none."""
+    return max(reports, key=lambda report: (report["objective"], -report["epoch"]), default={})
+
+
+def objective_values(reports: Sequence[Report], more: Sequence[str]) -> list[float]:
+    """The objective at its best epoch, then the further objectives as they are there.
+
+    Raises ValueError for one that was not reported.
+    """
+    best = best_report(reports)
+    values = {
+        **best,
+        **_metrics(best, "valid."),
+        "device_seconds": _sum(reports, "device_seconds"),
+        "peak_memory_bytes": max(_values(reports, "peak_memory_bytes"), default=None),
+    }
+    missing = [name for name in more if values.get(name) is None]
+    if missing:
+        raise ValueError(f"objectives must be reported, got none for {', '.join(missing)}")
+    return [float(values[name]) for name in ("objective", *more)]
+
+
 def trial_record(trial: FrozenTrial) -> TrialRecord:
     attributes = trial.user_attrs
     hparams = attributes.get("hparams", trial.system_attrs.get("fixed_params", {}))  # the latter while queued
     reports = reports_in(attributes)
-    best = max(reports, key=lambda report: (report["objective"], -report["epoch"]), default={})
+    best = best_report(reports)
     last = {**(reports[-1] if reports else {}), **attributes.get("summary", {})}
     return TrialRecord(
         trial=trial.number,
@@ -69,6 +92,8 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         node=last.get("node"),
         device=last.get("device"),
         attempts=attributes.get("attempts"),
+        retry_of=attributes.get("retry_of"),
+        stopped_because=attributes.get("stopped_because"),
         error=_error(attributes.get("error")),
         checkpoint=last.get("checkpoint"),
     )

@@ -5,20 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from pydantic import BaseModel, ConfigDict, Field
+from optuna.study import StudyDirection
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from results.metrics import METRICS
 from results.schema import Hparam
 from sweep.errors import UserError
+from sweep.pruning import PrunerName
 from sweep.sampling import SamplerName, Space, check_point
 
 USUAL_BATCH_SIZE = 128
 STEPS_BEFORE_RUNG = 250
 MIN_GRACE_EPOCHS = 3
 MAY_CHANGE = ("trials", "max_attempts")  # in a study that is begun
+
+OBJECTIVE_DIRECTIONS: dict[str, str] = {  # of what may be an objective beside that of training
+    **dict.fromkeys(METRICS, "maximize"),
+    "num_parameters": "minimize",
+    "milliseconds_per_user": "minimize",
+    "peak_memory_bytes": "minimize",
+    "device_seconds": "minimize",
+}
 
 
 class StudyError(UserError, ValueError):
@@ -30,12 +41,27 @@ class SearchConfig(BaseModel):
 
     trials: int = Field(default=20, ge=1)  # in all, queued ones included
     sampler: SamplerName = "auto"
-    pruner: Literal["asha", "median", "none"] = "asha"
+    pruner: PrunerName = "asha"  # `auto` is asha with one objective, none with several
+    objectives: tuple[str, ...] = ()  # beside training.objective: the leaderboard then has a Pareto front
     reduction_factor: int = Field(default=3, ge=2)  # one in so many of the trials at a rung goes on
     grace_epochs: int | None = Field(default=None, ge=1)  # nothing is pruned before; None: `suggest_grace`
     grace_factors: dict[str, int] = {}  # by model: so many times the grace_epochs
     max_epochs: int = Field(default=100, ge=1)  # the most a trial may train
     max_attempts: int = Field(default=4, ge=1)  # a trial fails when its worker has died so often
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if set(objectives) - OBJECTIVE_DIRECTIONS.keys() or len(set(objectives)) < len(objectives):
+            raise ValueError(f"must be different ones of {', '.join(OBJECTIVE_DIRECTIONS)}")
+        return objectives
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_pruner(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("pruner", "auto") == "auto":
+            return {**values, "pruner": "none" if values.get("objectives") else "asha"}
+        return values
 
 
 def suggest_grace(num_users: int, max_epochs: int) -> int:
@@ -56,9 +82,17 @@ def find_study(storage: JournalStorage) -> optuna.Study | None:
 
 
 def create_study(
-    storage: JournalStorage, name: str, attributes: Mapping[str, Any], points: Sequence[dict[str, Hparam]]
+    storage: JournalStorage,
+    name: str,
+    attributes: Mapping[str, Any],
+    points: Sequence[dict[str, Hparam]],
+    directions: Sequence[str] = ("maximize",),
 ) -> optuna.Study:
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=[StudyDirection[direction.upper()] for direction in directions],
+    )
     for key, value in attributes.items():
         study.set_user_attr(key, value)
     for point in points:
@@ -71,7 +105,8 @@ def check_same_search(
 ) -> None:
     """Raises StudyError if the study was begun with another name, seed or settings."""
     attributes = study.user_attrs
-    there = {"name": study.study_name, "seed": attributes["seed"], **attributes["search"]}
+    begun = SearchConfig(**attributes["search"])
+    there = {"name": study.study_name, "seed": attributes["seed"], **begun.model_dump()}
     asked = {"name": name, "seed": seed, **search.model_dump(exclude=set(MAY_CHANGE))}
     differing = [
         f"{key} is {there.get(key)!r}, not {asked[key]!r}" for key in asked if there.get(key) != asked[key]

@@ -13,3 +13,8 @@ def derive_seed(study_seed: int, *path: str | int) -> int:
     # JSON keeps "1" and 1 apart, and ("a", "bc") from ("ab", "c").
     text = json.dumps([study_seed, *path], separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
+def trial_seed(study_seed: int, trial_number: int) -> int:
+    """Of everything random in a trial's training."""
+    return derive_seed(study_seed, "trial", trial_number)

@@ -8,24 +8,28 @@ their own number.
 from __future__ import annotations
 
 import traceback
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import optuna
-from optuna.pruners import MedianPruner
+from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from results.schema import EpochRecord, Hparam, State, TrialRecord
+from results.schema import Hparam
+from sweep.finalists import Race
 from sweep.journal import Journal
-from sweep.pruning import RungTable, family_view
-from sweep.records import STATES, epoch_attribute, epoch_records, reports_in, trial_record
+from sweep.pruning import RungTable, family_view, make_pruner
+from sweep.records import STATES, epoch_attribute, objective_values, reports_in
+from sweep.requests import LiveTrial, TrialRequest
 from sweep.sampling import Space, make_sampler, sample_hparams
 from sweep.search import (
     MIN_GRACE_EPOCHS,
+    OBJECTIVE_DIRECTIONS,
+    USUAL_BATCH_SIZE,
     SearchConfig,
     StudyError,
     check_same_search,
@@ -33,73 +37,45 @@ from sweep.search import (
     create_study,
     find_study,
 )
-from sweep.seeds import derive_seed
+from sweep.seeds import derive_seed, trial_seed
+from sweep.study_reader import JOURNAL_NAME, StudyReader, is_finalist, open_journal
 
 __all__ = ["JOURNAL_NAME", "LiveTrial", "SearchConfig", "Study", "StudyError", "TrialRequest"]
 
-JOURNAL_NAME = "study.journal"
 NUM_FIRST_ERRORS = 3  # so many trials that all fail by errors of their code stop the study
 MAX_TRACEBACK_CHARS = 20_000
 
 
-@dataclass(frozen=True)
-class TrialRequest:
-    """What a worker is told. Plain data: it crosses the process border."""
-
-    trial_number: int
-    attempt: int  # from 1
-    hparams: dict[str, Hparam]
-    seed: int
-    last_epoch: int  # the largest that the study knows, 0 if none
-
-
-@dataclass
-class LiveTrial:
-    """A trial that a worker runs now."""
-
-    trial: optuna.Trial
-    family: str
-    objectives: dict[int, float]  # by epoch
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-    @property
-    def last_epoch(self) -> int:
-        return max(self.objectives, default=0)
-
-
-class Study:
+class Study(StudyReader):
     def __init__(self, journal: Journal, study: optuna.Study, space: Space, search: SearchConfig) -> None:
-        self.name = study.study_name
-        self.search = search
+        super().__init__(journal, study, search)
         self.stopped_because: str | None = None
-        self._journal = journal
-        self._study = study
+        self.stopped_by_budget = False
+        self.on_report: Callable[[int, Mapping[str, Any]], None] | None = None  # for each that is new
+        self.device_seconds = 0.0  # of all trials until now
         self._space = space
         self._seed: int = study.user_attrs["seed"]
+        self._environment: int | None = None
         self._live: dict[int, LiveTrial] = {}
         self._waiting: deque[int] = deque()  # started before, run by nobody now
+        self._finalists: deque[tuple[int, int]] = deque()  # (trial, index of the seed), to be started
+        self._race = Race(1, 0.0)
         self._num_started = 0
-        self._ended: dict[int, tuple[TrialRecord, list[EpochRecord]]] = {}
+        self._any_other_end = False  # than by an error of the code
         self._rungs = _rungs(search)
         for trial in self._trials():
-            self._num_started += trial.state != TrialState.WAITING
+            reports = reports_in(trial.user_attrs)
+            self.device_seconds += _device_seconds(reports)
             if trial.state == TrialState.RUNNING:
                 self._waiting.append(trial.number)
-            objectives = _objectives(trial.user_attrs)
-            if objectives:
-                self._rungs.add_all(trial.user_attrs["family"], objectives)
+            if is_finalist(trial):
+                continue
+            self._num_started += trial.state != TrialState.WAITING
+            if reports:
+                self._rungs.add_all(trial.user_attrs["family"], _objectives(reports))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Study is never pickled: it lives in the driver, the journal's only writer")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     @classmethod
     def open(
@@ -128,30 +104,32 @@ class Study:
             found = find_study(storage)
             if found is None:
                 points = [checked_point(space, point) for point in enqueue]
-                settings = {**(attributes or {}), "seed": seed, "search": search.model_dump()}
+                settings = {**(attributes or {}), "seed": seed, "search": search.model_dump(mode="json")}
+                directions = ["maximize", *(OBJECTIVE_DIRECTIONS[name] for name in search.objectives)]
                 with journal.transaction():
-                    found = create_study(storage, name, settings, points)
+                    found = create_study(storage, name, settings, points, directions)
             check_same_search(found, folder, name=name, seed=seed, search=search)
+            if found.user_attrs["search"] != search.model_dump(mode="json"):
+                found.set_user_attr("search", search.model_dump(mode="json"))
             return cls(journal, found, space, search)
         except BaseException:
             journal.close()
             raise
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The study as it is and as it becomes. Takes no lock: another process may be writing it."""
-        path = folder / JOURNAL_NAME
-        if not path.exists():
-            raise StudyError(f"there is no study in {folder}: it has no {JOURNAL_NAME}")
-        journal = Journal(path, read_only=True)
-        found = find_study(JournalStorage(journal))
-        if found is None:
-            journal.close()
-            raise StudyError(f"{path} holds no study yet")
-        return cls(journal, found, _no_space, SearchConfig(**found.user_attrs["search"]))
+    def reopen(cls, folder: Path, make_space: Callable[[Mapping[str, Any]], Space] | None = None) -> Self:
+        """The study in `folder` with the settings it has, to change it. `make_space` gets its attributes.
 
-    def close(self) -> None:
-        self._journal.close()
+        Raises StudyLockedError and StudyError.
+        """
+        journal, found = open_journal(folder)
+        try:
+            attributes = found.user_attrs
+            space = make_space(attributes) if make_space is not None else _no_space
+            return cls(journal, found, space, SearchConfig(**attributes["search"]))
+        except BaseException:
+            journal.close()
+            raise
 
     @property
     def live(self) -> frozenset[int]:
@@ -165,7 +143,7 @@ class Study:
     def has_more(self) -> bool:
         """Whether `ask` has something to give."""
         return self.stopped_because is None and (
-            bool(self._waiting) or self._num_started < self.search.trials
+            bool(self._waiting) or self._num_started < self.num_trials or bool(self._finalists)
         )
 
     @property
@@ -173,23 +151,40 @@ class Study:
         """Grows with all that is recorded."""
         return self._journal.num_commits
 
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return self._study.user_attrs
-
     def set_attribute(self, key: str, value: Any) -> None:
         self._study.set_user_attr(key, value)
+
+    def record_environment(self, facts: Mapping[str, Any]) -> None:
+        """What trials that start from now on are run with: versions, commit, machine."""
+        known = self.attributes.get("environments", [])
+        if dict(facts) not in known:
+            known = [*known, dict(facts)]
+            self.set_attribute("environments", known)
+        self._environment = known.index(dict(facts))
+
+    @property
+    def num_finalists_left(self) -> int:
+        """Trainings of finalists that run or are to be started."""
+        live = sum(live.finalist_of is not None for live in self._live.values())
+        return live + len(self._finalists)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All that is recorded inside becomes durable together, or not at all."""
+        return self._journal.transaction()
 
     def beat(self) -> None:
         """Show other processes that the driver lives."""
         self._journal.beat()
 
     def ask(self) -> TrialRequest | None:
-        """The next trial to run: first the interrupted, then the queued, then a new proposal."""
+        """The next trial to run: the interrupted, then the queued, then a new proposal; finalists last."""
         while self.has_more:
             if self._waiting:
-                return self._hand_out(self._waiting.popleft())
-            request = self._propose()
+                return self._hand_out_again(self._waiting.popleft())
+            if self._num_started < self.num_trials:
+                request = self._propose()
+            else:
+                request = self._start_finalist(*self._finalists.popleft())
             if request is not None:
                 return request
         return None
@@ -206,12 +201,16 @@ class Study:
             return False
         with self._journal.transaction():
             live.trial.set_user_attr(epoch_attribute(epoch), dict(report))
-            live.trial.report(objective, epoch)
+            if not self.search.objectives:  # Optuna takes values on the way only with one objective
+                live.trial.report(objective, epoch)
             # A trial that ends by itself is complete, whatever the rung says.
             should_prune = self._should_prune(live, epoch, objective) and not report.get("last", False)
             live.objectives[epoch] = objective
+            self.device_seconds += _device_seconds([report])
             if should_prune:
                 self._settle(live.trial, TrialState.PRUNED)
+        if self.on_report is not None:
+            self.on_report(trial_number, report)
         return should_prune
 
     def complete(self, trial_number: int, summary: Mapping[str, Any] | None = None) -> None:
@@ -222,7 +221,10 @@ class Study:
         with self._journal.transaction():
             if summary:
                 live.trial.set_user_attr("summary", dict(summary))
-            self._settle(live.trial, TrialState.COMPLETE, max(live.objectives.values()))
+            values = objective_values(reports_in(live.trial.user_attrs), self.search.objectives)
+            self._settle(live.trial, TrialState.COMPLETE, values)
+        if live.finalist_of is not None:
+            self._race.enter(live.finalist_of, values[0])
 
     def pruned(self, trial_number: int, reason: str) -> None:
         """Stop a trial, not for its values: `stopped_by_user`, `time_limit`."""
@@ -233,6 +235,16 @@ class Study:
 
     def failed(self, trial_number: int, error_class: str, message: str, traceback: str) -> None:
         self._fail(self._live[trial_number].trial, error_class, message, traceback)
+
+    def out_of_memory(self, trial_number: int, message: str, traceback: str) -> None:
+        """Once, the trial goes on from its checkpoint with half the micro-batch; then it has failed."""
+        trial = self._live[trial_number].trial
+        batch_size = int(trial.user_attrs["hparams"].get("batch_size", USUAL_BATCH_SIZE))
+        if "micro_batch_size" in trial.user_attrs or batch_size == 1:
+            self.failed(trial_number, "out_of_memory", message, traceback)
+            return
+        trial.set_user_attr("micro_batch_size", batch_size // 2)
+        self.release(trial_number)
 
     def interrupted(self, trial_number: int, reason: str, *, counted: bool = True) -> None:
         """The worker died. The trial is handed out again, unless that happened too often."""
@@ -250,9 +262,10 @@ class Study:
         del self._live[trial_number]
         self._waiting.append(trial_number)
 
-    def stop(self, reason: str) -> None:
-        """Hand out nothing more. It only sets a field: a signal handler may call it."""
-        self.stopped_because = self.stopped_because or reason
+    def stop(self, reason: str, *, by_budget: bool = False) -> None:
+        """Hand out nothing more. It only sets fields: a signal handler may call it."""
+        if self.stopped_because is None:
+            self.stopped_because, self.stopped_by_budget = reason, by_budget
 
     def enqueue(self, *points: Mapping[str, Hparam]) -> None:
         """Try these hparams next. A point may name some of them: the sampler adds the rest.
@@ -261,35 +274,64 @@ class Study:
         """
         checked = [checked_point(self._space, point) for point in points]
         with self._journal.transaction():
+            self.extend(len(checked))
             for point in checked:
                 self._study.enqueue_trial(point)
 
-    def counts(self) -> Counter[State]:
-        return Counter(STATES[trial.state] for trial in self._trials())
+    def extend(self, num_trials: int) -> None:
+        """So many trials more than the budget had."""
+        extra = int(self.attributes.get("extra_trials", 0)) + num_trials
+        if self.search.trials + extra < 1:
+            raise StudyError(f"the budget must keep a trial, got {self.search.trials} {num_trials:+d}")
+        self.set_attribute("extra_trials", extra)
 
-    def records(self) -> list[TrialRecord]:
-        return [self._records_of(trial)[0] for trial in self._trials()]
+    def retry(self, *trial_numbers: int) -> list[int]:
+        """Queue the same hparams again, under new numbers, which are returned. Without numbers: all failed.
 
-    def epoch_records(self) -> list[EpochRecord]:
-        return [record for trial in self._trials() for record in self._records_of(trial)[1]]
+        One that was queued again already is left out. Raises StudyError for a trial that has not failed.
+        """
+        trials = self._trials()
+        retried = {trial.user_attrs.get("retry_of") for trial in trials}
+        numbers = trial_numbers or tuple(
+            t.number for t in trials if t.state == TrialState.FAIL and not is_finalist(t)
+        )
+        for number in numbers:
+            state = STATES[self.trial(number).state]
+            if state != "failed":
+                raise StudyError(f"only failed trials can be tried again, trial {number} is {state}")
+        chosen = [
+            number for number in numbers if number not in retried and "hparams" in trials[number].user_attrs
+        ]
+        with self._journal.transaction():
+            if chosen:
+                self.extend(len(chosen))
+            return [self._copy(trials[n], TrialState.WAITING, retry_of=n) for n in chosen]
 
-    def best(self) -> TrialRecord | None:
-        """Of the trials that completed or were pruned, the first with the largest objective."""
-        ended = [record for record in self.records() if record.state in ("complete", "pruned")]
-        scored = [(record.objective, record) for record in ended if record.objective is not None]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
-
-    def _records_of(self, trial: FrozenTrial) -> tuple[TrialRecord, list[EpochRecord]]:
-        """Those of an ended trial never change; they are kept, for this is asked all the time."""
-        if trial.number in self._ended:
-            return self._ended[trial.number]
-        records = trial_record(trial), epoch_records(trial)
+    def stop_trial(self, trial_number: int) -> None:
+        """Settle it as pruned, `stopped_by_user`, run or not. Raises StudyError if it has ended."""
+        trial = self.trial(trial_number)
+        if trial_number in self._live:
+            self.pruned(trial_number, "stopped_by_user")
+            return
         if trial.state.is_finished():
-            self._ended[trial.number] = records
-        return records
+            raise StudyError(f"trial {trial_number} has ended, it is {STATES[trial.state]}")
+        storage = self._study._storage
+        with self._journal.transaction():
+            storage.set_trial_user_attr(trial._trial_id, "stopped_because", "stopped_by_user")
+            storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+        if trial_number in self._waiting:
+            self._waiting.remove(trial_number)
+        else:
+            self._num_started += 1
+
+    def set_finalists(self, to_train: Sequence[tuple[int, int]], num_seeds: int) -> None:
+        """Train these (trial, index of the seed) when the search has no more to give."""
+        self._finalists = deque(to_train)
+        best = self.best()
+        self._race = Race(num_seeds, 0.0 if best is None or best.objective is None else best.objective)
+        for run in self.finalist_runs():
+            if run.record.state == "complete" and run.record.objective is not None:
+                self._race.enter(run.finalist_of, run.record.objective)
 
     def _propose(self) -> TrialRequest | None:
         """None if the space failed; the trial is settled then."""
@@ -301,48 +343,97 @@ class Study:
             trial = self._study.ask()
             assert trial.number == number
             self._num_started += 1
-            try:
-                hparams = sample_hparams(self._space, trial)
-            # The space is the user's code: whatever it raises fails this trial, not the driver.
-            except Exception as error:
-                self._fail(trial, "error", f"{type(error).__name__}: {error}", traceback.format_exc())
-                return None
-            trial.set_user_attr("hparams", hparams)
-            trial.set_user_attr("family", str(hparams["model"]))
-            return self._hand_out(number)
+            if "hparams" not in trial.user_attrs:  # a trial that is tried again has them
+                try:
+                    hparams = sample_hparams(self._space, trial)
+                # The space is the user's code: whatever it raises fails this trial, not the driver.
+                except Exception as error:
+                    self._fail(trial, "error", f"{type(error).__name__}: {error}", traceback.format_exc())
+                    return None
+                trial.set_user_attr("hparams", hparams)
+                trial.set_user_attr("family", str(hparams["model"]))
+            return self._hand_out(trial)
 
-    def _hand_out(self, trial_number: int) -> TrialRequest:
+    def _start_finalist(self, finalist_of: int, seed_index: int) -> TrialRequest | None:
+        """None if it can't win any more."""
+        if self._race.is_lost(finalist_of):
+            return None
+        with self._journal.transaction():
+            number = self._copy(
+                self.trial(finalist_of), TrialState.RUNNING, finalist_of=finalist_of, seed_index=seed_index
+            )
+            return self._hand_out_again(number)
+
+    def _copy(self, trial: FrozenTrial, state: TrialState, **attributes: Any) -> int:
+        """A new trial with the same hparams; its number."""
+        number = len(self._trials())
+        kept = {key: trial.user_attrs[key] for key in ("hparams", "family")}
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={**kept, **attributes},
+            )
+        )
+        return number
+
+    def _hand_out_again(self, trial_number: int) -> TrialRequest:
         # Optuna discourages making a Trial of one's own; a test keeps that it goes on where it was.
-        trial = optuna.Trial(self._study, self._trials()[trial_number]._trial_id)
+        self._study.sampler = RandomSampler()  # asked for nothing: the trial has its hparams
+        return self._hand_out(optuna.Trial(self._study, self._trials()[trial_number]._trial_id))
+
+    def _hand_out(self, trial: optuna.Trial) -> TrialRequest:
         attributes = trial.user_attrs
         attempt = attributes.get("attempts", 0) + 1
-        trial.set_user_attr("attempts", attempt)
-        live = LiveTrial(trial, attributes["family"], _objectives(attributes))
-        self._live[trial_number] = live
-        seed = derive_seed(self._seed, "trial", trial_number)
-        return TrialRequest(trial_number, attempt, attributes["hparams"], seed, live.last_epoch)
+        with self._journal.transaction():
+            trial.set_user_attr("attempts", attempt)
+            if self._environment is not None:
+                trial.set_user_attr("environment", self._environment)
+        reports = reports_in(attributes)
+        live = LiveTrial(
+            trial,
+            attributes["family"],
+            _objectives(reports),
+            attributes.get("finalist_of"),
+            _device_seconds(reports),
+        )
+        self._live[trial.number] = live
+        return TrialRequest(
+            trial_number=trial.number,
+            attempt=attempt,
+            hparams=attributes["hparams"],
+            seed=trial_seed(self._seed, trial.number),
+            last_epoch=live.last_epoch,
+            micro_batch_size=attributes.get("micro_batch_size"),
+            is_finalist=live.finalist_of is not None,
+        )
 
     def _should_prune(self, live: LiveTrial, epoch: int, objective: float) -> bool:
+        if live.finalist_of is not None:
+            return self._race.is_lost(live.finalist_of)
         if self.search.pruner == "none":
             return False
-        if self.search.pruner == "median":
-            pruner = MedianPruner(n_warmup_steps=self._rungs.grace(live.family))
-            return pruner.prune(family_view(self._study, live.family), self._trials()[live.number])
-        best = max([objective, *live.objectives.values()])
-        return self._rungs.report(live.family, live.last_epoch, epoch, best)
+        if self.search.pruner == "asha":
+            best = max([objective, *live.objectives.values()])
+            return self._rungs.report(live.family, live.last_epoch, epoch, best)
+        pruner = make_pruner(self.search.pruner, self._rungs.grace(live.family))
+        return pruner.prune(family_view(self._study, live.family), self._trials()[live.number])
 
     def _fail(self, trial: optuna.Trial, error_class: str, message: str, traceback: str) -> None:
         error = {"class": error_class, "message": message, "traceback": traceback[-MAX_TRACEBACK_CHARS:]}
         with self._journal.transaction():
             trial.set_user_attr("error", error)
             self._settle(trial, TrialState.FAIL)
-        ended = [trial for trial in self._trials() if trial.state.is_finished()]
-        classes = {trial.user_attrs.get("error", {}).get("class") for trial in ended}
-        if len(ended) >= NUM_FIRST_ERRORS and classes == {"error"}:
-            self.stop(f"all of the first {len(ended)} trials failed, the last with: {message}")
+        if error_class == "error" and not self._any_other_end:
+            ended = [trial for trial in self._trials() if trial.state.is_finished()]
+            classes = {trial.user_attrs.get("error", {}).get("class") for trial in ended}
+            self._any_other_end = classes != {"error"}
+            if not self._any_other_end and len(ended) >= NUM_FIRST_ERRORS:
+                self.stop(f"all of the first {len(ended)} trials failed, the last with: {message}")
 
-    def _settle(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
-        self._study.tell(trial, value, state=state)
+    def _settle(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
+        self._study.tell(trial, values, state=state)
         self._live.pop(trial.number, None)
 
 
@@ -351,9 +442,13 @@ def _rungs(search: SearchConfig) -> RungTable:
     return RungTable(grace, search.reduction_factor, search.max_epochs, search.grace_factors)
 
 
+def _objectives(reports: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    return {report["epoch"]: report["objective"] for report in reports}
+
+
+def _device_seconds(reports: Sequence[Mapping[str, Any]]) -> float:
+    return sum(report.get("device_seconds") or 0.0 for report in reports)
+
+
 def _no_space(trial: optuna.Trial) -> NoReturn:
-    raise StudyError("this study was opened to read only")
-
-
-def _objectives(attributes: Mapping[str, Any]) -> dict[int, float]:
-    return {report["epoch"]: report["objective"] for report in reports_in(attributes)}
+    raise StudyError("this study was opened without its space")

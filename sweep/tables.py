@@ -1,16 +1,40 @@
 """Tables for a terminal: the leaderboard, search spaces."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
 
+from results.schema import EpochRecord, TrialRecord
 from search_spaces import Hparam
 from search_spaces.describe import Row
 
 OUTSIDE_RANKING = ("baseline", "ceiling")  # always shown: what a trial is read against
 COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
 WIDE = 140
+SEEDS = "over seeds"
+TRIAL_FACTS = (
+    "trial",
+    "state",
+    "stopped_because",
+    "objective",
+    "best_epoch",
+    "epochs",
+    "num_parameters",
+    "seconds",
+    "device_seconds",
+    "peak_memory_bytes",
+    "started_at",
+    "ended_at",
+    "node",
+    "device",
+    "attempts",
+    "retry_of",
+    "error",
+)
 COUNTS = ("best_epoch", "epochs", "seconds")
 
 
@@ -22,6 +46,10 @@ def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width:
     metric = objective.removeprefix("valid.")
     hit_rates = ["valid.hr@10", "test.hr@10"] if width >= WIDE and not metric.startswith("hr") else []
     shown = [*COLUMNS, objective, f"test.{metric}", *hit_rates, *COUNTS, "error"]
+    if "seeds" in frame:
+        frame = frame.copy()
+        frame[SEEDS] = [_over_seeds(row, objective) for _, row in frame.iterrows()]
+        shown.insert(shown.index(objective) + 1, SEEDS)
     reference = frame[frame["state"].isin(OUTSIDE_RANKING)]
     rows = pd.concat([frame.drop(reference.index).head(limit), reference])[shown]
     rows = rows.dropna(axis="columns", how="all")
@@ -31,6 +59,41 @@ def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width:
     for row in rows.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     return table
+
+
+def _over_seeds(row: pd.Series[Any], objective: str) -> str | None:
+    """Of a finalist: mean, deviation and number of its trainings."""
+    if pd.isna(row["seeds"]):
+        return None
+    std = row[f"{objective}.std"]
+    spread = "" if pd.isna(std) else f" ± {std:.4f}"
+    return f"{row[f'{objective}.mean']:.4f}{spread} ({row['seeds']:.0f})"
+
+
+def trial_view(
+    record: TrialRecord, epochs: Sequence[EpochRecord], attributes: Mapping[str, Any]
+) -> Iterator[Table | str]:
+    """One trial: facts and hparams, its epochs, and why it failed."""
+    facts = Table("", "", show_header=False, box=None, pad_edge=False)
+    for name in TRIAL_FACTS:
+        value = getattr(record, name)
+        if value is not None:
+            facts.add_row(name, _cell(value))
+    for name, hparam in sorted(record.hparams.items()):
+        facts.add_row(f"hparam.{name}", str(hparam))
+    for reason in attributes.get("interruptions", []):
+        facts.add_row("interrupted", str(reason).partition("\n")[0])
+    yield facts
+    if epochs:
+        names = list(epochs[0].valid)
+        table = Table("epoch", "loss", *names, "lr", "seconds", box=None, pad_edge=False)
+        for epoch in epochs:
+            values = [epoch.loss, *(epoch.valid.get(name) for name in names)]
+            lr = "–" if epoch.lr is None else f"{epoch.lr:.2g}"
+            table.add_row(str(epoch.epoch), *map(_cell, values), lr, _cell(epoch.seconds))
+        yield table
+    if "error" in attributes:
+        yield attributes["error"]["traceback"] or attributes["error"]["message"]
 
 
 def space_table(name: str, rows: Sequence[Row]) -> Table:

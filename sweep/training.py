@@ -9,8 +9,9 @@ same device, with the same number of threads; on a GPU models that use time diff
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor
 from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
 from data_pipeline.device import DeviceSequences
 from models import SequenceModel
-from models.losses import LOSSES, LossSettings, ce, sampled
+from models.losses import LOSSES, LossSettings, Negatives, ce, sampled
 from results.metrics import METRICS, compute_metrics
 from sweep.evaluation import ModelScorer, Ranker
 from sweep.negatives import NegativeSampler, NegativeSettings
@@ -138,11 +139,13 @@ def train(
     *,
     max_epochs: int,
     seed: int,
+    micro_batch_size: int | None = None,
 ) -> Iterator[EpochReport]:
     """Train from where `state` stands, one report an epoch; `state` can be saved whenever one is out.
 
-    Ends after `max_epochs`, or `patience` epochs without a better objective. Raises FloatingPointError when
-    the loss or a validation score is not finite, ValueError when no user has a training pair.
+    Ends after `max_epochs`, or `patience` epochs without a better objective. With `micro_batch_size` less
+    memory is held: see `add_gradients`. Raises FloatingPointError when the loss or a validation score is not
+    finite, ValueError when no user has a training pair or `micro_batch_size` is below 1.
     """
     device = sequences.device
     torch.set_flush_denormal(True)  # Adam's moments of rare items decay into denormals: steps 10 x slower
@@ -165,7 +168,9 @@ def train(
     while not (state.reports and state.reports[-1].last):
         epoch = len(state.reports) + 1
         started = time.perf_counter()
-        loss, lr = _train_epoch(state, config, batches, sampler, epoch, num_steps, seed, autocast)
+        loss, lr = _train_epoch(
+            state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size
+        )
         trained = time.perf_counter()
         state.model.eval()
         valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast)))
@@ -193,6 +198,7 @@ def _train_epoch(
     num_steps: int,
     seed: int,
     autocast: bool,
+    micro_batch_size: int | None,
 ) -> tuple[float, float]:
     device = sampler.device
     state.model.train()
@@ -205,12 +211,12 @@ def _train_epoch(
         lr = learning_rate(config, step, num_steps)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            loss = batch_loss(state.model, batch, config, sampler, generator)
+        negatives = None if config.loss == "ce" else sampler.draw(batch, generator)
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total_loss += add_gradients(
+            state.model, batch, config, negatives, autocast=autocast, micro_batch_size=micro_batch_size
+        )
         state.optimizer.step()
-        total_loss += loss.detach() * len(batch.target_id_T)
         num_targets += len(batch.target_id_T)
         step += 1
     mean_loss = float(total_loss) / num_targets  # the epoch's only wait for the device
@@ -221,21 +227,51 @@ def _train_epoch(
     return mean_loss, lr
 
 
-def batch_loss(
+def add_gradients(
     model: SequenceModel,
     batch: TrainBatch,
     config: TrainConfig,
-    sampler: NegativeSampler,
-    generator: torch.Generator,
+    negatives: Negatives | None,
+    *,
+    autocast: bool = False,
+    micro_batch_size: int | None = None,
 ) -> Tensor:
-    """Mean loss over the positions that have a target."""
+    """Add the gradients of the batch's mean loss; gives the sum of the loss over its targets, a scalar.
+
+    With `micro_batch_size` so many sequences at a time, each part weighing as many targets as it has. Without
+    dropout that is equal up to rounding for every model and loss here: no state depends on who else is in the
+    batch, losses are means over the targets, and negatives, shared ones too, were drawn for the whole batch.
+    With dropout it is not: each part draws masks of its own, so that other places are dropped, and TiSASRec's
+    tables, which all of a batch share, are dropped out once a part.
+
+    What is held for the backward pass shrinks with the parts; the negatives, as integers, do not.
+    """
+    if micro_batch_size is None:
+        parts: Iterable[tuple[TrainBatch, slice]] = [(batch, slice(None))]
+    else:
+        parts = batch.slices(micro_batch_size)
+    num_targets = len(batch.target_id_T)
+    losses = []
+    for part, positions in parts:
+        part_negatives = None if negatives is None else negatives.at(positions)
+        with torch.autocast(batch.place_T.device.type, torch.bfloat16, enabled=autocast):
+            loss = batch_loss(model, part, config, part_negatives)
+        num_part_targets = len(part.target_id_T)
+        loss.backward(loss.new_full((), num_part_targets / num_targets))  # type: ignore[no-untyped-call]
+        losses.append(loss.detach() * num_part_targets)
+    return reduce(torch.add, losses)
+
+
+def batch_loss(
+    model: SequenceModel, batch: TrainBatch, config: TrainConfig, negatives: Negatives | None
+) -> Tensor:
+    """Mean loss over the positions that have a target; cross-entropy (`ce`) takes no negatives."""
     item_VD = model.item_embedding.weight
     state_TD = model.encode(batch.history).flatten(0, 1)[batch.place_T].to(item_VD.dtype)
     state_TD = state_TD / config.temperature
-    if config.loss == "ce":
+    if negatives is None:
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
         return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits)
-    negatives = sampler.draw(batch, generator)
     with torch.autocast(state_TD.device.type, enabled=False):  # these losses are made of differences
         return sampled(config.loss, state_TD, item_VD, batch.target_id_T, negatives, config)
 

@@ -15,10 +15,13 @@ from data_pipeline.schema import Manifest
 from data_pipeline.split import Split, leave_one_out
 from data_pipeline.store import SequenceLog
 from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from sweep.evaluation import ProtocolConfig, Ranker
+from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
 from sweep.hparams import typed_configs
-from sweep.study import TrialRequest
-from sweep.training import EpochReport, TrainBudget, build_model, new_state, train
+from sweep.ranks import UserRanks, ranks_path, write_ranks
+from sweep.requests import TrialRequest
+from sweep.training import EpochReport, TrainBudget, TrainState, build_model, new_state, train
+
+CPU_ALLOCATION_FAILED = "DefaultCPUAllocator: can't allocate memory"  # torch says so in a RuntimeError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +54,19 @@ _opened: dict[
 
 
 def run_trial(config: dict[str, Any], *, context: TrialContext) -> None:
-    """Train one request to its end, from its checkpoint where there is one. Failures are raised."""
-    request = TrialRequest(**config["request"])
+    """Train one request to its end, from its checkpoint where there is one. Failures are raised.
+
+    Raises MemoryError when the CPU's memory is used up, torch.OutOfMemoryError when a GPU's is.
+    """
+    try:
+        _run(TrialRequest(**config["request"]), context)
+    except RuntimeError as error:
+        if CPU_ALLOCATION_FAILED in str(error):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def _run(request: TrialRequest, context: TrialContext) -> None:
     torch.set_num_threads(context.num_threads)
     device = _device(context.num_gpus)
     data = _open(context, device)
@@ -74,12 +88,31 @@ def run_trial(config: dict[str, Any], *, context: TrialContext) -> None:
         data.valid_ranker,
         max_epochs=context.max_epochs,
         seed=request.seed,
+        micro_batch_size=request.micro_batch_size,
     ):
         save_checkpoint(path, {"hparams": dict(request.hparams), "state": state.state_dict()})
         if report.epoch > request.last_epoch:
             tune.report(_flat(report, facts, data, device))
+    if request.is_finalist:
+        _rank_users(request.trial_number, state, data, context)
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _rank_users(trial_number: int, state: TrainState, data: TrialData, context: TrialContext) -> None:
+    """Write the ranks of the best weights.
+
+    A trial that was killed before the file was there does this alone when it is run again. One that has a
+    file writes it anew: it is always that of the checkpoint beside it.
+    """
+    state.model.load_state_dict(state.best_weights)
+    autocast = context.budget.autocast and data.sequences.device.type == "cuda"
+    scorer = ModelScorer(state.model.eval(), autocast=autocast)
+    test_ranker = Ranker(data.log, data.sequences, data.split.test, context.protocol, "test")
+    valid, test = (
+        UserRanks(ranker.user_id_U, ranker.rank(scorer)) for ranker in (data.valid_ranker, test_ranker)
+    )
+    write_ranks(ranks_path(context.folder, trial_number), valid=valid, test=test)
 
 
 def open_data(log: SequenceLog, protocol: ProtocolConfig, device: torch.device) -> TrialData:

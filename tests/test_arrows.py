@@ -15,10 +15,14 @@ ALLOWED = {
     "search_spaces": set(),
     "results": set(),
 }
+STUDY = (  # modules that know Optuna
+    *("study", "study_reader", "requests", "records", "search", "journal"),
+    *("sampling", "pruning", "user_space", "dashboard", "reproduce"),
+)
 ONLY_IN = {
     "ray": ("sweep/",),
     "optuna": (
-        *(f"sweep/{name}.py" for name in ("study", "records", "search", "sampling", "pruning", "journal")),
+        *(f"sweep/{name}.py" for name in STUDY),
         "search_spaces/",
     ),
     "torch": ("sweep/", "models/", "data_pipeline/"),

@@ -132,19 +132,36 @@ def test_every_field_of_a_record_reaches_its_column() -> None:
         node="10.0.0.1",
         device="cpu",
         attempts=2,
+        retry_of=2,
+        stopped_because="time_limit",
+        on_front=True,
         error="none",
         checkpoint="trials/3/checkpoint.pt",
+        seeds=3,
+        spread={"valid.mrr.mean": 0.5},
     )
     row = build_leaderboard([record]).to_pylist()[0]
-    given = {key: value for key, value in vars(record).items() if key not in ("hparams", "valid", "test")}
+    nested = ("hparams", "valid", "test", "spread")
+    given = {key: value for key, value in vars(record).items() if key not in nested}
     assert {key: value for key, value in row.items() if value is not None} == {
         "rank": 1,
         "hparam.lr": 1e-3,
         "valid.ndcg@10": 0.25,
         "test.mrr": 0.125,
+        "valid.mrr.mean": 0.5,
         **given,
     }
     assert row["started_at"].isoformat() == "2026-01-02T10:30:00+00:00"
+
+
+def test_finalists_come_first_by_their_mean() -> None:
+    records = [
+        TrialRecord(trial=0, state="complete", objective=0.9),
+        TrialRecord(trial=1, state="complete", objective=0.8, spread={"valid.ndcg@10.mean": 0.5}),
+        TrialRecord(trial=2, state="complete", objective=0.7, spread={"valid.ndcg@10.mean": 0.6}),
+    ]
+    table = build_leaderboard(records, "valid.ndcg@10")
+    assert column(table, "trial") == [2, 1, 0] and column(table, "rank") == [1, 2, 3]
 
 
 def test_epochs_come_by_trial_and_epoch() -> None:

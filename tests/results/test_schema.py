@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from results.metrics import METRICS
-from results.schema import EpochRecord, TrialRecord, epochs_schema, leaderboard_schema
+from results.schema import EpochRecord, TrialRecord, epochs_schema, finalists_schema, leaderboard_schema
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "leaderboard.md"
 
@@ -30,6 +30,10 @@ def test_the_document_lists_every_leaderboard_column_with_its_type() -> None:
     documented = documented_types("leaderboard.parquet")
     assert documented.pop("hparam.*") == "int64, float64, string or bool"
     assert documented == type_names(leaderboard_schema({}))
+
+
+def test_the_document_lists_every_finalists_column_with_its_type() -> None:
+    assert documented_types("finalists.parquet") == type_names(finalists_schema())
 
 
 def test_the_document_lists_every_epochs_column_with_its_type() -> None:

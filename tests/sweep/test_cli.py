@@ -14,7 +14,19 @@ import pytest
 from sweep.study import Study
 
 ROOT = Path(__file__).parents[2]
-SMALL_STUDY = ("--trials", "5", "--max-epochs", "4", "--fix", "hidden_dim=16", "--fix", "max_len=20")
+TINY = ("--fix", "hidden_dim=16", "--fix", "max_len=20")
+SMALL_STUDY = (
+    "--trials",
+    "5",
+    "--max-epochs",
+    "4",
+    "--finalists",
+    "0",
+    "--fix",
+    "hidden_dim=16",
+    "--fix",
+    "max_len=20",
+)
 
 
 @pytest.fixture
@@ -154,6 +166,7 @@ def test_a_mistake_is_one_message(folder: Path, arguments: tuple[str, ...], word
 def test_settings_from_a_file_and_what_may_not_change(folder: Path) -> None:
     (folder / "study.toml").write_text(
         'name = "filed"\n[data]\npath = "log.txt"\n[search]\ntrials = 2\nmax_epochs = 2\n'
+        "[finalists]\ncount = 0\n"
         '[space]\nfix = {hidden_dim = 16, max_len = 20, loss = "ce"}\n'
     )
     assert seqsweep(folder, "run", "study.toml").returncode == 0
@@ -179,7 +192,7 @@ def test_spaces_are_printed_with_their_conditions() -> None:
 def test_models_that_use_time_are_left_out_of_all_where_there_is_none(folder: Path) -> None:
     """And every family that can be trained has its first point finished."""
     arguments = ("run", "--data", "timeless.txt", "--name", "all", "--models", "all", "--trials", "3")
-    done = seqsweep(folder, *arguments, "--max-epochs", "1", "--fix", "hidden_dim=16", "--fix", "max_len=20")
+    done = seqsweep(folder, *arguments, "--max-epochs", "1", "--finalists", "0", *TINY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tisasrec, hstu is left out" in done.stdout.replace("\n", " ")
     frame = pd.read_parquet(folder / "runs/all/leaderboard.parquet")

@@ -1,12 +1,26 @@
+import json
+from pathlib import Path
+
 import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, PatientPruner
+from optuna.pruners import BasePruner
+from optuna.storages import JournalStorage
 from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
 
-from sweep.pruning import RungTable, family_view
-from sweep.search import suggest_grace
+from sweep.errors import ConfigError
+from sweep.journal import Journal
+from sweep.pruning import PrunerName, RungTable, check_pruner, family_view, make_pruner
+from sweep.search import (
+    OBJECTIVE_DIRECTIONS,
+    SearchConfig,
+    StudyError,
+    check_same_search,
+    create_study,
+    suggest_grace,
+)
 
 # Which of 6 trials reports next, how many epochs it trained, and its objective.
 REPORTS = st.lists(
@@ -116,34 +130,120 @@ def test_families_are_strangers() -> None:
     assert table.report("good", 0, 1, 0.1)
 
 
-def family_trial(family: str, values: dict[int, float], state: TrialState) -> optuna.trial.FrozenTrial:
+def family_trial(family: str, value: float, **attributes: int) -> optuna.trial.FrozenTrial:
+    """Complete, with this value in each of ten epochs."""
     return create_trial(
-        state=state,
-        value=max(values.values()) if state == TrialState.COMPLETE else None,
-        intermediate_values=values,
-        user_attrs={"family": family},
+        value=value,
+        intermediate_values=dict.fromkeys(range(1, 11), value),
+        user_attrs={"family": family, **attributes},
     )
 
 
-@pytest.mark.parametrize("inner", ["median", "patient", "none"])
-def test_optunas_pruners_see_only_the_family(inner: str) -> None:
+def judged(study: optuna.Study, pruner: BasePruner, family: str, values: list[float]) -> list[bool]:
+    """Whether a new trial of the family is stopped at each of its epochs."""
+    trial = study.ask()
+    trial.set_user_attr("family", family)
+    judgements = []
+    for epoch, value in enumerate(values, 1):
+        trial.report(value, epoch)
+        judgements.append(pruner.prune(family_view(study, family), study.get_trials()[trial.number]))
+    return judgements
+
+
+def study_of(*trials: optuna.trial.FrozenTrial) -> optuna.Study:
     study = optuna.create_study(direction="maximize")
-    for value in (0.8, 0.9):
-        study.add_trial(family_trial("good", {1: value, 2: value, 3: value}, TrialState.COMPLETE))
-        study.add_trial(
-            family_trial("poor", {1: value - 0.7, 2: value - 0.7, 3: value - 0.7}, TrialState.COMPLETE)
-        )
-    for family, pruned in (("good", inner != "none"), ("poor", False)):
-        trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id))
-        trial.set_user_attr("family", family)
-        for epoch in (1, 2, 3):
-            trial.report(0.5 - 0.01 * epoch, epoch)
-        assert make_pruner(inner).prune(family_view(study, family), study.get_trials()[-1]) == pruned
+    study.add_trials(trials)
+    return study
 
 
-def make_pruner(name: str) -> BasePruner:
-    median = MedianPruner(n_startup_trials=1)
-    if name == "patient":
-        with pytest.warns(optuna.exceptions.ExperimentalWarning):
-            return PatientPruner(median, patience=1)
-    return median if name == "median" else NopPruner()
+GOOD = [0.7, 0.8, 0.9, 0.8, 0.7]
+FALLING = [0.5, 0.49, 0.48, 0.47, 0.46, 0.45]
+RISING = [0.5, 0.51, 0.52, 0.53, 0.54, 0.55]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("median", FALLING, [False, True, True, True, True, True]),
+        ("median", RISING, [False, True, True, True, True, True]),
+        ("median", [0.9] * 6, [False] * 6),
+        # The best is the first; it may stay unbeaten for 2 epochs, and is compared from then on.
+        ("patient", FALLING, [False, False, False, True, True, True]),
+        ("patient", RISING, [False] * 6),
+        ("none", FALLING, [False] * 6),
+    ],
+)
+def test_a_trial_is_compared_with_its_own_family(
+    name: PrunerName, values: list[float], expected: list[bool]
+) -> None:
+    poor = [family_trial("poor", value - 0.6) for value in GOOD]
+    study = study_of(*(family_trial("good", value) for value in GOOD), *poor)
+    pruner = make_pruner(name, grace_epochs=2)
+    assert judged(study, pruner, "good", values) == expected
+    assert judged(study, pruner, "poor", values) == [False] * 6
+    assert judged(study, pruner, "new", values) == [False] * 6
+
+
+@pytest.mark.parametrize("name", ["median", "patient"])
+def test_trainings_of_finalists_are_not_compared_with(name: PrunerName) -> None:
+    trials = [family_trial("a", value) for value in GOOD]
+    finalists = [family_trial("a", 0.1, finalist_of=0) for _ in range(9)]
+    pruner = make_pruner(name, grace_epochs=1)
+    assert judged(study_of(*trials, *finalists), pruner, "a", FALLING)[-1]
+    assert not judged(study_of(*finalists), pruner, "a", [0.01] * 6)[-1]
+
+
+def test_a_view_copies_where_it_is_asked_to() -> None:
+    study = study_of(family_trial("a", 0.5))
+    view = family_view(study, "a")
+    assert view.get_trials(deepcopy=False)[0] is study.get_trials(deepcopy=False)[0]
+    assert view.get_trials()[0] is not study.get_trials(deepcopy=False)[0]
+    assert view.get_trials(states=(TrialState.FAIL,)) == []
+    assert view.study_name == study.study_name
+
+
+def test_asha_is_no_pruner_of_optuna() -> None:
+    with pytest.raises(ValueError, match="RungTable"):
+        make_pruner("asha", 1)
+
+
+def test_with_several_objectives_nothing_is_pruned() -> None:
+    check_pruner("none", 2)
+    check_pruner("asha", 1)
+    with pytest.raises(ConfigError, match="got 2 objectives and pruner=asha: give --pruner none"):
+        check_pruner("asha", 2)
+
+
+def test_further_objectives_are_known_ones() -> None:
+    objectives = ("mrr", "num_parameters")
+    assert SearchConfig(objectives=objectives, pruner="none").objectives == objectives
+    assert OBJECTIVE_DIRECTIONS["mrr"] == "maximize" and OBJECTIVE_DIRECTIONS["num_parameters"] == "minimize"
+    for wrong in (("mrr", "mrr"), ("speed",)):
+        with pytest.raises(ValidationError, match=r"must be different ones of ndcg@1, .*, device_seconds"):
+            SearchConfig(objectives=wrong)
+
+
+def test_a_study_has_a_direction_for_each_objective(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "study.journal")
+    storage = JournalStorage(journal)
+    study = create_study(storage, "a", {"seed": 1}, [{"lr": 0.1}], ["maximize", "minimize"])
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert create_study(storage, "b", {}, []).direction.name == "MAXIMIZE"
+    journal.close()
+
+
+def test_the_settings_of_a_search_are_compared_as_they_were_stored() -> None:
+    search = SearchConfig(objectives=("mrr",), pruner="none")
+    stored = json.loads(search.model_dump_json())
+    study = optuna.create_study(study_name="a")
+    study.set_user_attr("seed", 1)
+    study.set_user_attr("search", stored)
+    check_same_search(study, Path("runs/a"), name="a", seed=1, search=search)
+    check_same_search(
+        study, Path("runs/a"), name="a", seed=1, search=search.model_copy(update={"trials": 99})
+    )
+    with pytest.raises(StudyError, match=r"objectives is \('mrr',\), not \(\)"):
+        check_same_search(study, Path("runs/a"), name="a", seed=1, search=SearchConfig(pruner="none"))
+    # One that was begun before there was a setting has its default.
+    study.set_user_attr("search", {"pruner": "none"})
+    check_same_search(study, Path("runs/a"), name="a", seed=1, search=SearchConfig(pruner="none"))

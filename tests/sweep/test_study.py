@@ -12,8 +12,10 @@ from optuna.trial import TrialState
 
 from results.schema import Hparam
 from sweep.journal import Journal, StudyLockedError
-from sweep.seeds import derive_seed
+from sweep.search import USUAL_BATCH_SIZE
+from sweep.seeds import derive_seed, trial_seed
 from sweep.study import JOURNAL_NAME, SearchConfig, Study, StudyError, TrialRequest
+from sweep.training import TrainConfig
 
 
 def space(trial: optuna.Trial) -> dict[str, Hparam]:
@@ -522,3 +524,130 @@ def test_an_optuna_trial_made_by_hand_goes_on_where_it_was(tmp_path: Path) -> No
         ended = study.trials[1]
         assert (ended.state, ended.value) == (TrialState.COMPLETE, 0.5)
         assert ended.intermediate_values == {1: 0.25, 2: 0.5}
+
+
+def test_out_of_memory_is_tried_once_more_with_half_the_micro_batch(tmp_path: Path) -> None:
+    def with_batches(trial: optuna.Trial) -> dict[str, Hparam]:
+        return {**one_family(trial), "batch_size": 64}
+
+    with open_study(tmp_path, space=with_batches, pruner="none") as study:
+        first = asked(study)
+        assert first.micro_batch_size is None
+        study.report(0, report(1, 0.5))
+        study.out_of_memory(0, "out of memory", "..")
+        again = asked(study)
+        assert (again.trial_number, again.attempt, again.last_epoch) == (0, 2, 1)
+        assert again.micro_batch_size == 32 and again.hparams["batch_size"] == 64
+        study.interrupted(0, "killed")
+    with open_study(tmp_path, space=with_batches, pruner="none") as study:
+        assert asked(study).micro_batch_size == 32  # also in later attempts
+        study.out_of_memory(0, "out of memory again", "..")
+        record = study.record(0)
+        assert (record.state, record.error) == ("failed", "out_of_memory: out of memory again")
+
+
+def test_the_batch_size_that_is_halved_where_none_is_given() -> None:
+    assert TrainConfig().batch_size == USUAL_BATCH_SIZE
+
+
+def finish(study: Study, objective: float) -> TrialRequest:
+    request = asked(study)
+    study.report(request.trial_number, report(1, objective))
+    study.complete(request.trial_number)
+    return request
+
+
+def test_finalists_are_trained_when_the_search_is_done_and_counted_apart(tmp_path: Path) -> None:
+    with open_study(tmp_path, space=one_family, trials=3, pruner="none") as study:
+        for objective in (0.1, 0.3, 0.2):
+            finish(study, objective)
+        assert not study.has_more
+        study.set_finalists([(1, 0), (2, 0), (1, 1)], num_seeds=2)
+        assert study.num_finalists_left == 3
+        first = finish(study, 0.25)
+        assert first.trial_number == 3 and first.is_finalist
+        assert first.hparams == study.record(1).hparams
+        assert first.seed not in (trial_seed(1, 1), trial_seed(1, 2))
+        assert asked(study).trial_number == 4
+    with open_study(tmp_path, space=one_family, trials=3, pruner="none") as study:
+        assert study.counts() == {"complete": 3} and [r.trial for r in study.records()] == [0, 1, 2]
+        runs = study.finalist_runs()
+        assert [(r.finalist_of, r.seed_index, r.record.state) for r in runs] == [
+            (1, 0, "complete"),
+            (2, 0, "running"),
+        ]
+        adopted = asked(study)  # under its own number, with what it is
+        assert (adopted.trial_number, adopted.attempt, adopted.is_finalist) == (4, 2, True)
+        assert study.num_trials == 3 and not study.has_more
+        best = study.best()
+        assert best is not None and best.trial == 1
+        assert [e.trial for e in study.epoch_records()] == [0, 1, 2, 3]
+
+
+def test_a_finalist_that_can_not_win_is_stopped_and_its_other_seeds_are_not_begun(tmp_path: Path) -> None:
+    with open_study(tmp_path, space=one_family, trials=2, pruner="none") as study:
+        finish(study, 0.5), finish(study, 0.5)
+        study.set_finalists([(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)], num_seeds=3)
+        for objective in (0.5, 0.1, 0.49):
+            finish(study, objective)
+        running = asked(study)  # seed 1 of trial 1, which may still reach (.1 + .5 + .5) / 3
+        assert study.finalist_of(running.trial_number) == 1
+        finish(study, 0.48)  # now trial 0 has .49
+        assert study.report(running.trial_number, report(1, 0.2)) is True
+        assert study.ask() is None
+        states = [(r.finalist_of, r.record.state) for r in study.finalist_runs()]
+        assert states.count((0, "complete")) == 3 and states[-2:] == [(1, "pruned"), (0, "complete")]
+        assert len(states) == 5
+
+
+def test_a_study_that_grew_goes_on_after_its_finalists(tmp_path: Path) -> None:
+    """They are no evidence for the sampler or the rungs: a finalist's value counts nowhere."""
+    with open_study(tmp_path, space=one_family, trials=2, grace_epochs=1, reduction_factor=2) as study:
+        finish(study, 0.1), finish(study, 0.2)
+        study.set_finalists([(1, 0)], num_seeds=1)
+        finish(study, 0.9)
+    with open_study(tmp_path, space=one_family, trials=3, grace_epochs=1, reduction_factor=2) as study:
+        request = asked(study)
+        assert (request.trial_number, request.is_finalist) == (3, False)
+        assert study.report(3, report(1, 0.2)) is False  # the best half of .1, .2, .2; not of .9 too
+        assert study.counts() == {"complete": 2, "running": 1}
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    with open_study(
+        tmp_path, space=one_family, trials=4, pruner="none", objectives=("num_parameters", "hr@10")
+    ) as study:
+        for objective, size, hit_rate in ((0.5, 100, 0.1), (0.4, 50, 0.1), (0.4, 60, 0.05), (0.3, 90, 0.4)):
+            number = asked(study).trial_number
+            study.report(number, report(1, objective, **{"num_parameters": size, "valid.hr@10": hit_rate}))
+            study.report(number, report(2, 0.01, **{"num_parameters": size, "valid.hr@10": 0.9}))
+            study.complete(number)
+        assert study.front() == frozenset({0, 1, 3})
+        best = study.best()
+        assert best is not None and best.trial == 0
+    assert [trial.values for trial in stored(tmp_path)][2] == [0.4, 60, 0.05]
+
+
+def test_with_one_objective_there_is_no_front(study: Study) -> None:
+    finish(study, 0.5)
+    assert study.front() is None
+
+
+def test_the_environment_is_recorded_once_and_with_each_trial(tmp_path: Path) -> None:
+    for commit, expected in (("a", 0), ("a", 0), ("b", 1)):
+        with open_study(tmp_path, space=one_family, pruner="none") as study:
+            study.record_environment({"commit": commit})
+            number = finish(study, 0.5).trial_number
+            assert study.trial(number).user_attrs["environment"] == expected
+    with Study.read(tmp_path) as reader:
+        assert reader.attributes["environments"] == [{"commit": "a"}, {"commit": "b"}]
+
+
+def test_each_new_report_is_told_on(study: Study) -> None:
+    told: list[tuple[int, float]] = []
+    study.on_report = lambda number, report: told.append((number, report["objective"]))
+    finish(study, 0.5)
+    asked(study)
+    study.report(1, report(1, 0.25))
+    study.report(1, report(1, 0.25))  # known
+    assert told == [(0, 0.5), (1, 0.25)]

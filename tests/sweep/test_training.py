@@ -1,3 +1,4 @@
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -6,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.batches import TrainBatches
+from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
 from data_pipeline.device import DeviceSequences
 from data_pipeline.history import History
 from data_pipeline.split import leave_one_out
 from data_pipeline.store import SequenceLog
-from models import SequenceModel
+from models import MODELS, SequenceModel
 from models.losses import LOSSES, SAMPLED_LOSSES
 from models.sasrec import SASRec, SASRecConfig
 from sweep.checkpoint import load_checkpoint, save_checkpoint
@@ -22,6 +23,7 @@ from sweep.training import (
     TrainBudget,
     TrainConfig,
     TrainState,
+    add_gradients,
     batch_loss,
     build_model,
     learning_rate,
@@ -30,6 +32,7 @@ from sweep.training import (
 )
 from sweep.trial import open_data
 from tests.logs import log_of, random_log
+from tests.models.test_contract import VARIANTS
 
 CPU = torch.device("cpu")
 SMALL = SASRecConfig(hidden_dim=16, num_blocks=1, max_len=8, dropout=0.1)
@@ -40,7 +43,13 @@ def start(log: SequenceLog, config: TrainConfig, model: SASRecConfig = SMALL) ->
 
 
 def go(
-    state: TrainState, log: SequenceLog, config: TrainConfig, *, max_epochs: int, patience: int = 50
+    state: TrainState,
+    log: SequenceLog,
+    config: TrainConfig,
+    *,
+    max_epochs: int,
+    patience: int = 50,
+    micro_batch_size: int | None = None,
 ) -> list[EpochReport]:
     data = open_data(log, ProtocolConfig(), CPU)
     budget = TrainBudget(patience=patience)
@@ -53,6 +62,7 @@ def go(
             data.valid_ranker,
             max_epochs=max_epochs,
             seed=3,
+            micro_batch_size=micro_batch_size,
         )
     )
 
@@ -199,9 +209,9 @@ def loss_of_given_states(config: TrainConfig, scale: float, *, autocast: bool = 
     generator = torch.Generator().manual_seed(1)
     state_BLD = scale * torch.randn(*batch.history.item_id_BL.shape, 4, generator=generator)
     model = GivenStates(state_BLD, torch.randn(log.num_items + 1, 4, generator=generator))
-    sampler = NegativeSampler(sequences, config)
+    negatives = None if config.loss == "ce" else NegativeSampler(sequences, config).draw(batch, generator)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = batch_loss(model, batch, config, sampler, generator)
+        loss = batch_loss(model, batch, config, negatives)
     assert loss.dtype == torch.float32
     return loss.item()
 
@@ -280,3 +290,159 @@ def test_random_windows_reach_all_of_a_long_history() -> None:
     )
     starts = {int(batch.history.item_id_BL[0, 0]) for seed in range(400) for batch in batches.epoch(seed)}
     assert starts == set(range(1, 36))
+
+
+LOSS_SETTINGS: dict[str, dict[str, Any]] = {
+    "ce": {"loss": "ce", "temperature": 0.5},
+    **{loss: {"loss": loss} for loss in SAMPLED_LOSSES},
+    **{f"{loss}-shared": {"loss": loss, "negatives": "batch"} for loss in SAMPLED_LOSSES},
+    "bce-unseen": {"loss": "bce", "exclude_seen": True},
+    "sampled_softmax-popular": {"loss": "sampled_softmax", "popularity_power": 0.5},
+    "bpr_max-popular-unseen-shared": {
+        "loss": "bpr_max", "negatives": "batch", "popularity_power": 0.5, "exclude_seen": True,
+    },
+}  # fmt: skip
+
+
+def a_batch(model: SequenceModel, sequences: DeviceSequences, size: int) -> TrainBatch:
+    task: Task = NextItem()
+    if model.masked:
+        task = MaskedItem(model.config.mask_probability, model.config.mask_last_share)
+    batches = TrainBatches(
+        sequences, max_len=8, batch_size=size, window="last", task=task, with_times=model.uses_time
+    )
+    batch = max(batches.epoch(seed=1), key=lambda batch: len(batch.length_B))
+    # Slices of unequal weight and width: a mean of their means, or their places in the batch, would show.
+    assert len({int(part.num_targets_B.sum()) for part, _ in batch.slices(4)}) > 1
+    return batch
+
+
+def gradients_of(
+    model: SequenceModel,
+    batch: TrainBatch,
+    config: TrainConfig,
+    sampler: NegativeSampler,
+    micro_batch_size: int | None,
+) -> tuple[float, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    negatives = None if config.loss == "ce" else sampler.draw(batch, generator)
+    model.zero_grad()
+    total = add_gradients(model, batch, config, negatives, micro_batch_size=micro_batch_size)
+    return float(total), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("settings", LOSS_SETTINGS.values(), ids=LOSS_SETTINGS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_the_slices_add_up_to_the_batch(variant: str, settings: dict[str, Any]) -> None:
+    name, model_settings = VARIANTS[variant]
+    log = random_log(with_times=True)
+    model_config = MODELS[name].Config(**{"max_len": 8, **model_settings, "dropout": 0.0})
+    model = build_model(MODELS[name], model_config, log.num_items, seed=3, device=CPU).double().train()
+    sequences = DeviceSequences(log, CPU, leave_one_out(log.offset_U).train_end_U)
+    config = TrainConfig(num_negatives=5, **settings)
+    sampler, batch = NegativeSampler(sequences, config), a_batch(model, sequences, size=10)
+    total, expected = gradients_of(model, batch, config, sampler, None)
+    assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
+    for micro_batch_size in (1, 4):
+        other, gradients = gradients_of(model, batch, config, sampler, micro_batch_size)
+        assert other == pytest.approx(total, rel=1e-9)
+        assert gradients.keys() == expected.keys()
+        for parameter, gradient in gradients.items():
+            # float32 inside: log q, and the share of a slice is rounded to the loss's type
+            torch.testing.assert_close(gradient, expected[parameter], rtol=1e-7, atol=1e-10)
+
+
+def losses_with(micro_batch_size: int | None, *, loss: str, dropout: float) -> list[float]:
+    log, config = random_log(), TrainConfig(loss=loss, num_negatives=4, negatives="batch", batch_size=8)
+    state = start(log, config, SMALL.model_copy(update={"dropout": dropout}))
+    reports = go(state, log, config, max_epochs=3, micro_batch_size=micro_batch_size)
+    return [report.loss for report in reports]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_training_in_micro_batches_has_the_losses_of_whole_batches(loss: str) -> None:
+    whole = losses_with(None, loss=loss, dropout=0.0)
+    assert losses_with(3, loss=loss, dropout=0.0) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_micro_batch_as_large_as_the_batch_is_equal_to_the_bit(loss: str) -> None:
+    assert losses_with(8, loss=loss, dropout=0.3) == losses_with(None, loss=loss, dropout=0.3)
+
+
+@pytest.mark.parametrize("settings", LOSS_SETTINGS.values(), ids=LOSS_SETTINGS)
+def test_without_micro_batches_gradients_are_those_of_the_loss_to_the_bit(settings: dict[str, Any]) -> None:
+    log, config = random_log(), TrainConfig(num_negatives=5, **settings)
+    model = build_model(SASRec, SMALL.model_copy(update={"dropout": 0.0}), 25, seed=3, device=CPU).train()
+    sequences = DeviceSequences(log, CPU, leave_one_out(log.offset_U).train_end_U)
+    sampler, batch = NegativeSampler(sequences, config), a_batch(model, sequences, size=10)
+    _, gradients = gradients_of(model, batch, config, sampler, None)
+    negatives = None
+    if config.loss != "ce":
+        negatives = sampler.draw(batch, torch.Generator().manual_seed(1))
+    model.zero_grad()
+    batch_loss(model, batch, config, negatives).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.equal(parameter.grad, gradients[name]), name
+
+
+def test_dropout_differs_between_micro_batches_and_whole_ones() -> None:
+    whole = losses_with(None, loss="ce", dropout=0.5)
+    assert losses_with(3, loss="ce", dropout=0.5) != pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize(("micro_batch_size", "largest"), [(None, 8), (3, 3), (100, 8)])
+def test_no_more_sequences_at_a_time_than_asked(
+    micro_batch_size: int | None, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    encode = SASRec.encode
+
+    def watched(model: SASRec, history: History) -> Tensor:
+        if model.training:
+            sizes.append(len(history.length_B))
+        return encode(model, history)
+
+    monkeypatch.setattr(SASRec, "encode", watched)
+    log, config = random_log(), TrainConfig(batch_size=8)
+    go(start(log, config), log, config, max_epochs=1, micro_batch_size=micro_batch_size)
+    assert max(sizes) == largest
+
+
+def test_a_micro_batch_without_a_sequence_is_refused() -> None:
+    log, config = random_log(), TrainConfig(batch_size=8)
+    with pytest.raises(ValueError, match="must hold 1 sequence or more, got size=0"):
+        go(start(log, config), log, config, max_epochs=1, micro_batch_size=0)
+
+
+class Saved:
+    """A tensor that is kept for a backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def test_what_a_slice_keeps_for_its_backward_pass_is_let_go_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved: weakref.WeakSet[Saved] = weakref.WeakSet()
+    num_kept: list[int] = []
+    num_saved: list[int] = []
+    encode = SASRec.encode
+
+    def watched(model: SASRec, history: History) -> Tensor:
+        num_saved.append(len(saved))
+        return encode(model, history)
+
+    def keep(tensor: Tensor) -> Saved:
+        kept = Saved(tensor)
+        saved.add(kept)
+        num_kept.append(len(saved))
+        return kept
+
+    monkeypatch.setattr(SASRec, "encode", watched)
+    log, config = random_log(), TrainConfig(batch_size=8)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        go(start(log, config), log, config, max_epochs=1, micro_batch_size=2)
+    assert max(num_kept) > 10
+    assert len(num_saved) > 4 and set(num_saved) == {0}

@@ -45,6 +45,10 @@ def toy(folder: Path, *, epochs: int = 3, epoch_s: float = 0.0, faults: Faults |
                 raise FloatingPointError("loss is nan")
             if fault == "error":
                 raise KeyError("no such layer")
+            if fault == "out of memory":
+                raise MemoryError("can't allocate")
+            if fault == "hangs":
+                time.sleep(600)
             if fault == "odd report":
                 tune.report({"epoch": epoch + 1, "loss": 0.5})
 
@@ -55,9 +59,9 @@ def attempts(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]
 
 
-def open_study(folder: Path, **search: Any) -> Study:
+def open_study(folder: Path, *points: dict[str, Hparam], **search: Any) -> Study:
     settings = SearchConfig(**{"trials": 4, "pruner": "none", **search})
-    return Study.open(folder, name="s", seed=1, search=settings, space=space)
+    return Study.open(folder, name="s", seed=1, search=settings, space=space, enqueue=points)
 
 
 def nothing() -> None:
@@ -193,9 +197,9 @@ def test_a_worker_that_can_not_be_reset_is_thrown_away_and_its_next_trial_handed
             if config["request"]["trial_number"] == 1:
                 time.sleep(30)
 
-    with open_study(tmp_path, trials=3, pruner="asha", grace_epochs=1, reduction_factor=2) as study:
-        # Trial 1 is the worse of the first two, is pruned, and its thread lives on when trial 2 is to begin.
-        study.enqueue({"x": 0.9}, {"x": 0.1}, {"x": 0.95})
+    # Trial 1 is the worse of the first two, is pruned, and its thread lives on when trial 2 is to begin.
+    points: list[dict[str, Hparam]] = [{"x": 0.9}, {"x": 0.1}, {"x": 0.95}]
+    with open_study(tmp_path, *points, trials=3, pruner="asha", grace_epochs=1, reduction_factor=2) as study:
         run(study, winds_up_slowly, tmp_path, concurrency=lambda: 1)
         assert [(record.state, record.attempts) for record in study.records()] == [
             ("complete", 1),
@@ -221,6 +225,52 @@ def test_a_trial_that_the_study_settled_stops_at_its_next_report(tmp_path: Path)
         first, second = study.records()
         assert first.state == "pruned" and first.epochs is not None and first.epochs < 100
         assert second.state == "complete"
+
+
+def test_out_of_memory_is_tried_once_more_with_half_the_micro_batch(tmp_path: Path) -> None:
+    faults = {(0, 1, 2): "out of memory", (1, 1, 1): "out of memory", (1, 2, 2): "out of memory"}
+    with open_study(tmp_path, trials=3) as study:
+        run(study, toy(tmp_path, faults=faults), tmp_path)
+        outcome = [(record.state, record.attempts, record.error) for record in study.records()]
+    error = "out_of_memory: MemoryError: can't allocate"
+    assert outcome == [("complete", 2, None), ("failed", 2, error), ("complete", 1, None)]
+    sizes = [(a["trial_number"], a["micro_batch_size"], a["last_epoch"]) for a in attempts(tmp_path)]
+    assert sorted(sizes, key=str) == [(0, 64, 2), (0, None, 0), (1, 64, 1), (1, None, 0), (2, None, 0)]
+
+
+def test_the_worker_of_a_trial_that_hangs_is_ended_once_the_study_has_settled_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "SECONDS_TO_STOP", 0.5)
+    with open_study(tmp_path, trials=2) as study:
+
+        def stop_first() -> None:
+            if 0 in study.live and study.epoch_records():
+                study.pruned(0, "time_limit")
+
+        run(
+            study,
+            toy(tmp_path, faults={(0, 1, 1): "hangs"}),
+            tmp_path,
+            concurrency=lambda: 1,
+            on_step=stop_first,
+        )
+        assert [(r.state, r.stopped_because) for r in study.records()] == [
+            ("pruned", "time_limit"),
+            ("complete", None),
+        ]
+    pids = [attempt["pid"] for attempt in attempts(tmp_path)]
+    assert len(pids) == 2 and pids[0] != pids[1]
+
+
+def test_finalists_run_when_the_search_is_done(tmp_path: Path) -> None:
+    with open_study(tmp_path, trials=2) as study:
+        run(study, toy(tmp_path), tmp_path)
+        study.set_finalists([(0, 0), (0, 1)], num_seeds=2)
+        run(study, toy(tmp_path), tmp_path)
+        assert [r.record.state for r in study.finalist_runs()] == ["complete", "complete"]
+    assert [a["is_finalist"] for a in attempts(tmp_path)] == [False, False, True, True]
+    assert len({a["seed"] for a in attempts(tmp_path)}) == 4
 
 
 def test_concurrency_is_asked_for_again_and_again(tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+"""Commands on a study that is there: look at it, ask something of it. `sweep/cli.py` has the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from sweep.arguments import Runs, StudyName, pairs
+from sweep.console import relative, say, study_folder, user_errors
+
+if TYPE_CHECKING:
+    from sweep.commands import Command
+    from sweep.spaces import StudySpace
+
+Points = Annotated[list[str], typer.Argument(help="hparam=value words, for example lr=1e-3 dropout=0.2")]
+TrialNumber = Annotated[int, typer.Argument(help="A trial's number.", min=0)]
+RUNS = Path("runs")
+
+
+def status(study: StudyName, runs: Runs = RUNS) -> None:
+    """How a study stands, and who is running it."""
+    from sweep.journal import read_holder
+    from sweep.study import JOURNAL_NAME, Study
+
+    with user_errors():
+        folder = study_folder(study, runs)
+        with Study.read(folder) as opened:
+            counts, best, total = opened.counts(), opened.best(), opened.num_trials
+            finalist_runs = opened.finalist_runs()
+        ended = sum(counts[state] for state in ("complete", "pruned", "failed"))
+        say(f"study {folder.name}: {ended} of {total} trials ended")
+        for state, number in sorted(counts.items()):
+            say(f"  {number} {state}")
+        if finalist_runs:
+            complete = sum(run.record.state == "complete" for run in finalist_runs)
+            finalists = len({run.finalist_of for run in finalist_runs})
+            say(f"finalists: {finalists}, {complete} of {len(finalist_runs)} trainings complete")
+        if best is not None:
+            say(f"best: trial {best.trial}, {best.objective:.4f} at epoch {best.best_epoch}")
+        holder = read_holder(folder / JOURNAL_NAME)
+        say(f"driver: {holder}" if holder is not None else "driver: none is running")
+
+
+def top(
+    study: StudyName,
+    runs: Runs = RUNS,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Trials to show.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="All columns, as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV.")] = False,
+) -> None:
+    """The leaderboard of a study, best first."""
+    from results.leaderboard import load_leaderboard
+
+    with user_errors():
+        folder = study_folder(study, runs)
+        if as_json or as_csv:
+            frame = load_leaderboard(folder).head(limit)
+            print(
+                frame.to_json(orient="records", date_format="iso") if as_json else frame.to_csv(index=False),
+                end="",
+            )
+        else:
+            print_leaderboard(folder, limit)
+
+
+def show(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
+    """All that is known of one trial: hparams, epochs, attempts, and why it failed."""
+    from sweep.study import Study
+    from sweep.tables import trial_view
+
+    with user_errors():
+        with Study.read(study_folder(study, runs)) as opened:
+            record, epochs = opened.record(trial), opened.epochs_of(trial)
+            attributes = opened.trial(trial).user_attrs
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        for part in trial_view(record, epochs, attributes):
+            console.print(part, highlight=False, markup=False)
+
+
+def stop(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Argument(help="One trial alone; else the study.", min=0)] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Stop a running study, its trials resumable; or one trial, for good."""
+    from sweep.commands import Command
+
+    command = Command(action="stop") if trial is None else Command(action="stop_trial", trials=(trial,))
+    with user_errors():
+        _execute(study_folder(study, runs), command)
+
+
+def extend(
+    study: StudyName,
+    trials: Annotated[int, typer.Option(help="So many more.")],
+    runs: Runs = RUNS,
+) -> None:
+    """Give a study more trials, and go on with it if nobody is running it."""
+    from sweep.commands import Command
+
+    with user_errors():
+        folder = study_folder(study, runs)
+        _execute(folder, Command(action="extend", num_trials=trials))
+        _go_on(folder)
+
+
+def retry(
+    study: StudyName,
+    trials: Annotated[list[int] | None, typer.Argument(help="Numbers of failed trials.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed.")] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Run failed trials again, under new numbers. Interrupted ones go on by themselves."""
+    from sweep.commands import Command
+    from sweep.study import StudyError
+
+    with user_errors():
+        if bool(trials) == failed:
+            raise StudyError("name the trials to try again, or give --failed for all of them")
+        folder = study_folder(study, runs)
+        _execute(folder, Command(action="retry", trials=tuple(trials or ())))
+        _go_on(folder)
+
+
+def enqueue(study: StudyName, hparams: Points, runs: Runs = RUNS) -> None:
+    """Have these hparams tried next, beyond the budget; the sampler adds those not named."""
+    with user_errors():
+        folder = study_folder(study, runs)
+        _enqueue(folder, [_space(folder).point(pairs(hparams, "enqueue"), strict=True)])
+
+
+def warm_start(
+    study: StudyName,
+    other: Annotated[str, typer.Option("--from", help="The study whose best hparams are taken.")],
+    best: Annotated[int, typer.Option(min=1, help="So many of its trials.")] = 3,
+    runs: Runs = RUNS,
+) -> None:
+    """Have the best hparams of another study tried next, as far as this study's space moves them."""
+    with user_errors():
+        folder = study_folder(study, runs)
+        _enqueue(folder, _space(folder).points_of(study_folder(other, runs), best))
+
+
+def dashboard(
+    study: StudyName,
+    runs: Runs = RUNS,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    host: Annotated[str, typer.Option(help="Who may look; this machine alone by default.")] = "127.0.0.1",
+) -> None:
+    """The Optuna dashboard of a study, also while it runs. It can change nothing."""
+    from sweep.dashboard import serve
+
+    with user_errors():
+        serve(study_folder(study, runs), host=host, port=port, say=say)
+
+
+def reproduce(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
+    """Train a trial again from the record of its study, and compare."""
+    from sweep.reproduce import reproduce as reproduce_trial
+
+    with user_errors():
+        outcome = reproduce_trial(study_folder(study, runs), trial, say)
+        raise typer.Exit(0 if outcome.is_equal else 1)
+
+
+COMMANDS = (status, top, show, stop, extend, retry, enqueue, warm_start, dashboard, reproduce)
+
+
+def print_leaderboard(folder: Path, limit: int) -> None:
+    from results.leaderboard import load_leaderboard
+    from sweep.tables import leaderboard_table
+
+    frame = load_leaderboard(folder)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = leaderboard_table(frame, objective=frame.attrs["objective"], limit=limit, width=console.width)
+    console.print(table, highlight=False)
+
+
+def _execute(folder: Path, command: Command) -> None:
+    from sweep.commands import execute
+    from sweep.spaces import study_space
+
+    say(execute(folder, command, study_space if command.action == "enqueue" else None))
+
+
+def _space(folder: Path) -> StudySpace:
+    from sweep.spaces import StudySpace
+    from sweep.study import Study
+
+    with Study.read(folder) as opened:
+        return StudySpace.of(opened.attributes)
+
+
+def _enqueue(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    from sweep.commands import Command
+
+    _execute(folder, Command(action="enqueue", points=tuple(dict(point) for point in points)))
+    if not _is_running(folder):
+        say(f"go on with:  seqsweep run {relative(folder / 'study.toml')}")
+
+
+def _go_on(folder: Path) -> None:
+    from sweep.cli import run_settings
+
+    if not _is_running(folder):
+        raise typer.Exit(run_settings(folder / "study.toml", {"runs": folder.absolute().parent}))
+
+
+def _is_running(folder: Path) -> bool:
+    from sweep.journal import read_holder
+    from sweep.study import JOURNAL_NAME
+
+    return read_holder(folder / JOURNAL_NAME) is not None

@@ -1,0 +1,60 @@
+"""What every command does alike: speak, find a study, and turn a user's mistake into one message."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+
+def say(text: str) -> None:
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """A user's mistake is one message and exit status 1; only a mistake of ours is a traceback."""
+    from data_pipeline.schema import DataError
+    from search_spaces.errors import SpaceError
+    from sweep.errors import UserError
+
+    try:
+        yield
+    except (DataError, SpaceError, UserError, FileNotFoundError, PermissionError) as error:
+        Console(stderr=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(1) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = "" if error.filename is None else f" ({error.filename})"
+        Console(stderr=True).print(
+            f"error: {error.strerror}{where}. What was recorded before is safe: mend that and start the same "
+            "command again",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1) from None
+
+
+def study_folder(study: str, runs: Path) -> Path:
+    """Of a study named by its folder, or by its name below `runs`. Raises StudyError if there is none."""
+    from sweep.study import JOURNAL_NAME, StudyError
+
+    folder = Path(study) if (Path(study) / JOURNAL_NAME).is_file() else runs / study
+    if not (folder / JOURNAL_NAME).is_file():
+        there = sorted(path.parent.name for path in runs.glob(f"*/{JOURNAL_NAME}"))
+        known = f"; below {runs} are {', '.join(there)}" if there else f"; below {runs} there is none"
+        raise StudyError(f"there is no study {study!r}{known}")
+    return folder
+
+
+def relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

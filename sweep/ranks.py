@@ -1,0 +1,72 @@
+"""A finalist's file `trials/<number>/ranks.parquet`: every user's rank, of which its metrics are means."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.durable import sync
+from results.metrics import Ranks
+from sweep.checkpoint import checkpoint_path
+
+SPLITS = ("valid", "test")
+COLUMNS: dict[str, pa.DataType] = {
+    "split": pa.string(), "user_id": pa.int64(), "better": pa.int64(), "tied": pa.int64(),
+}  # fmt: skip
+SCHEMA = pa.schema(COLUMNS)
+
+
+@dataclass(frozen=True)
+class UserRanks:
+    user_id_U: npt.NDArray[np.integer[Any]]
+    ranks: Ranks  # in the same order
+
+
+def ranks_path(study_folder: Path, trial_number: int) -> Path:
+    """Beside the checkpoint."""
+    return checkpoint_path(study_folder, trial_number).with_name("ranks.parquet")
+
+
+def write_ranks(path: Path, *, valid: UserRanks, test: UserRanks) -> None:
+    """Complete or not there: written beside its place, synced, then renamed."""
+    table = pa.concat_tables([_table("valid", valid), _table("test", test)])
+    staging = path.with_name(f"{path.name}.{os.getpid()}.staging")
+    try:
+        pq.write_table(table, staging)
+        sync(staging)
+        os.replace(staging, path)
+        sync(path.parent)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+    for left_over in path.parent.glob(f"{path.name}.*.staging"):  # of an attempt that was killed
+        left_over.unlink(missing_ok=True)
+
+
+def read_ranks(path: Path) -> dict[str, Ranks]:
+    """By split, `valid` and `test`; users in the order of their ids, the same for all trials of a study.
+
+    Raises FileNotFoundError when the trial has none: it is no finalist, or has not come to its end.
+    """
+    table = pq.read_table(path, schema=SCHEMA).sort_by("user_id")
+    split_U = table["split"].to_numpy()
+    better_U, tied_U = table["better"].to_numpy(), table["tied"].to_numpy()
+    return {split: Ranks(better_U[split_U == split], tied_U[split_U == split]) for split in SPLITS}
+
+
+def _table(split: str, user_ranks: UserRanks) -> pa.Table:
+    ranks, num_users = user_ranks.ranks, len(user_ranks.user_id_U)
+    columns: list[pa.Array[Any]] = [
+        pa.array([split] * num_users, pa.string()),
+        pa.array(user_ranks.user_id_U.astype(np.int64)),
+        pa.array(ranks.better_U),
+        pa.array(ranks.tied_U),
+    ]
+    return pa.table(columns, schema=SCHEMA)
