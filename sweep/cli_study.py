@@ -165,7 +165,7 @@ def reproduce(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
 
     with user_errors():
         outcome = reproduce_trial(study_folder(study, runs), trial, say)
-        raise typer.Exit(0 if outcome.is_equal else 1)
+        raise typer.Exit(0 if outcome.is_reproduced else 1)
 
 
 COMMANDS = (status, top, show, stop, extend, retry, enqueue, warm_start, dashboard, reproduce)

@@ -34,6 +34,7 @@ from sweep.hparams import typed_configs
 from sweep.progress import View
 from sweep.pruning import check_pruner
 from sweep.publish import Publisher, environment, versions, write_text
+from sweep.requests import LiveTrial
 from sweep.sampling import check_sampler
 from sweep.search import SearchConfig, suggest_grace
 from sweep.spaces import build_space, families, first_points, space_source
@@ -242,11 +243,10 @@ def event_files(config: StudyConfig, study: Study) -> Iterator[None]:
         return
     writer = TensorBoardWriter(config.folder)
 
-    def write(trial_number: int, report: Mapping[str, Any]) -> None:
-        trial = study.trial(trial_number)
-        writer.write(trial_number, trial.user_attrs["hparams"], report)
-        if trial.state.is_finished():
-            writer.end(trial_number)
+    def write(live: LiveTrial, report: Mapping[str, Any]) -> None:
+        writer.write(live.number, live.hparams, report)
+        if report.get("last"):
+            writer.end(live.number)
 
     study.on_report = write
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import optuna
@@ -28,7 +29,7 @@ class LiveTrial:
     """A trial that a worker runs now."""
 
     trial: optuna.Trial
-    family: str
+    hparams: Mapping[str, Hparam]
     objectives: dict[int, float]  # by epoch
     finalist_of: int | None = None  # the trial that is trained again
     seconds_before: float = 0.0  # in earlier attempts
@@ -37,6 +38,10 @@ class LiveTrial:
     @property
     def number(self) -> int:
         return self.trial.number
+
+    @property
+    def family(self) -> str:
+        return str(self.hparams["model"])
 
     @property
     def last_epoch(self) -> int:

@@ -51,7 +51,7 @@ class Study(StudyReader):
         super().__init__(journal, study, search)
         self.stopped_because: str | None = None
         self.stopped_by_budget = False
-        self.on_report: Callable[[int, Mapping[str, Any]], None] | None = None  # for each that is new
+        self.on_report: Callable[[LiveTrial, Mapping[str, Any]], None] | None = None  # for each that is new
         self.device_seconds = 0.0  # of all trials until now
         self._space = space
         self._seed: int = study.user_attrs["seed"]
@@ -210,7 +210,7 @@ class Study(StudyReader):
             if should_prune:
                 self._settle(live.trial, TrialState.PRUNED)
         if self.on_report is not None:
-            self.on_report(trial_number, report)
+            self.on_report(live, report)
         return should_prune
 
     def complete(self, trial_number: int, summary: Mapping[str, Any] | None = None) -> None:
@@ -393,7 +393,7 @@ class Study(StudyReader):
         reports = reports_in(attributes)
         live = LiveTrial(
             trial,
-            attributes["family"],
+            attributes["hparams"],
             _objectives(reports),
             attributes.get("finalist_of"),
             _device_seconds(reports),

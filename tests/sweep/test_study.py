@@ -645,7 +645,7 @@ def test_the_environment_is_recorded_once_and_with_each_trial(tmp_path: Path) ->
 
 def test_each_new_report_is_told_on(study: Study) -> None:
     told: list[tuple[int, float]] = []
-    study.on_report = lambda number, report: told.append((number, report["objective"]))
+    study.on_report = lambda live, report: told.append((live.number, report["objective"]))
     finish(study, 0.5)
     asked(study)
     study.report(1, report(1, 0.25))
