@@ -37,6 +37,7 @@ from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from data_pipeline.store import open_log
 from search_spaces import KNOWN_GOOD
+from search_spaces.points import points_to_enqueue
 from sweep.search import StudyError, suggest_grace
 from sweep.study import JOURNAL_NAME
 from sweep.study_reader import StudyReader
@@ -251,7 +252,11 @@ def run_plain(arguments: argparse.Namespace) -> None:
         "max_len": tune.lograndint(50, 201),
         "batch_size": tune.lograndint(32, 257),
     }
-    grace_epochs = min(suggest_grace(len(log["offset_U"]) - 1, arguments.max_epochs), arguments.max_epochs)
+    num_users = len(log["offset_U"]) - 1
+    grace_epochs = min(suggest_grace(num_users, arguments.max_epochs), arguments.max_epochs)
+    first, *_ = points_to_enqueue(
+        KNOWN_GOOD, {"sasrec": {"loss": "ce"}}, num_users=num_users, num_items=int(log["item_id"].max())
+    )
     trainable = tune.with_parameters(
         train_textbook,
         log=log,
@@ -267,7 +272,7 @@ def run_plain(arguments: argparse.Namespace) -> None:
             metric=METRIC,
             mode="max",
             search_alg=OptunaSearch(
-                points_to_evaluate=[{name: KNOWN_GOOD["sasrec"][0][name] for name in space}],
+                points_to_evaluate=[{name: first[name] for name in space}],
                 seed=arguments.seed,
             ),
             scheduler=ASHAScheduler(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import optuna
 
 from search_spaces.errors import SpaceError
-from search_spaces.pinned import bounds_of, pinned_space
+from search_spaces.pinned import WithoutGrid, bounds_of, pinned_space
 from search_spaces.points import point_for, point_in, points_to_enqueue, prefix_of
 from search_spaces.shared import Hparam
 from search_spaces.walk import Asked, Space, hint_for, names_in, walk
@@ -44,7 +45,8 @@ def compose(
 
     def space(trial: optuna.Trial) -> Mapping[str, Hparam]:
         name = str(trial.suggest_categorical("model", names)) if len(names) > 1 else names[0]
-        return pinned_space(spaces[name], fix[name], bounds[name], prefix_of(name, names))(trial)
+        asks = pinned_space(spaces[name], fix[name], bounds[name], prefix_of(name, names))
+        return asks(cast("optuna.Trial", WithoutGrid(trial)))
 
     return space
 

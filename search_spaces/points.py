@@ -120,7 +120,13 @@ def point_in(space: Space, hparams: Mapping[str, Hparam], *, strict: bool) -> di
             continue
         comes_out = next((a.hparams[key] for a in everywhere if a.hparams.get(key, value) != value), value)
         if comes_out != value:
-            problems.append(f"{key}={value} would come out as {comes_out}")
+            where = condition_in_words(
+                condition([a for a in everywhere if a.hparams.get(key, value) != value], everywhere)
+            )
+            problems.append(
+                f"{key}={value} would come out as {comes_out}"
+                + (f" where {where}: give another choice with it" if where else "")
+            )
         point[key] = int(value) if isinstance(distribution, IntDistribution) else value
     if strict and problems:
         raise SpaceError("; ".join(problems))

@@ -183,9 +183,13 @@ def print_leaderboard(folder: Path, limit: int) -> None:
 
 def _execute(folder: Path, command: Command) -> None:
     from sweep.commands import execute
-    from sweep.spaces import study_space
 
-    say(execute(folder, command, study_space if command.action == "enqueue" else None))
+    if command.action != "enqueue":
+        say(execute(folder, command))
+        return
+    from sweep.spaces import study_space  # knows all models: seconds to import
+
+    say(execute(folder, command, study_space))
 
 
 def _space(folder: Path) -> StudySpace:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from results.schema import TrialRecord
+from sweep.finalists import ranked
 from sweep.requests import LiveTrial
 from sweep.study import Study
 
@@ -73,7 +74,7 @@ class Progress:
             for state in ("complete", "pruned", "failed")
         }
         ended = sum(count.values())
-        best = study.best()
+        best = next(iter(ranked(records)), None)
         parts = [
             f"{ended} of {study.num_trials} trials",
             *(f"{number} {state}" for state, number in count.items() if number),

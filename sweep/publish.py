@@ -43,6 +43,7 @@ class Publisher:
         self._fixed = list(fixed)
         self._written_at = -SECONDS_BETWEEN
         self._num_changes = -1
+        self._dropped: set[int] = set()  # trials without files: ended, and not to be looked for again
         self._ranks_of: dict[int, dict[str, Ranks]] = {}
         self._spreads: dict[tuple[int | None, ...], dict[str, float | None]] = {}
         self._test_means: dict[tuple[int | None, ...], dict[str, float]] = {}
@@ -136,7 +137,7 @@ class Publisher:
         }
 
     def _with_checkpoint(self, record: TrialRecord) -> TrialRecord:
-        if record.trial is None:
+        if record.trial is None or record.trial in self._dropped:
             return record
         path = checkpoint_path(self._folder, record.trial)
         return replace(record, checkpoint=str(path.relative_to(self._folder)) if path.exists() else None)
@@ -148,7 +149,9 @@ class Publisher:
         failed = [r for r in records if r.state == "failed"]
         lost = [run.record for run in runs if run.record.state in ("pruned", "failed")]
         for record in ended[KEPT_CHECKPOINTS:] + failed + lost:
-            assert record.trial is not None
+            if record.trial is None or record.trial in self._dropped:
+                continue
+            self._dropped.add(record.trial)
             shutil.rmtree(checkpoint_path(self._folder, record.trial).parent, ignore_errors=True)
 
 

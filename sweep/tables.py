@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 from results.schema import EpochRecord, TrialRecord
 from search_spaces import Hparam
@@ -55,9 +56,10 @@ def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width:
     rows = rows.dropna(axis="columns", how="all")
     table = Table(box=None, pad_edge=False)
     for name in rows.columns:
-        table.add_column(name, justify="left" if name in ("state", "model", "loss", "error") else "right")
+        left = name in ("state", "model", "loss", "error")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "error")
     for row in rows.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))  # what is in brackets is no markup
     return table
 
 
