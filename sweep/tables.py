@@ -45,7 +45,8 @@ def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width:
     Below WIDE characters of `width` the hit rates are left out, so that no heading is cut.
     """
     metric = objective.removeprefix("valid.")
-    hit_rates = ["valid.hr@10", "test.hr@10"] if width >= WIDE and not metric.startswith("hr") else []
+    has_room = width >= WIDE and "seeds" not in frame and not metric.startswith("hr")
+    hit_rates = ["valid.hr@10", "test.hr@10"] if has_room else []
     shown = [*COLUMNS, objective, f"test.{metric}", *hit_rates, *COUNTS, "error"]
     if "seeds" in frame:
         frame = frame.copy()

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from sweep.cli import app
 from sweep.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -144,23 +146,36 @@ def test_one_process_twice_gives_equal_trials_and_weights(folder: Path) -> None:
         (("run", "--data", "log.txt", "--fix", "dropout=2"), ("dropout", "less than 1")),
         (("run", "--data", "log.txt", "--fix", "norm=post"), ("norm=post pinned", "residual=plain")),
         (("run", "--data", "timeless.txt", "--models", "sasrec,tisasrec"), ("no timestamps", "tisasrec")),
-        (("run", "--data", "log.txt", "--cpus-per-trial", "4000"), ("no node can hold", "4000")),
         (("run", "--data", "log.txt", "--trials", "0"), ("search.trials", "greater than or equal to 1")),
         (("run", "--address", "ray://x:1", "--data", "log.txt"), ("ray://x:1", "auto")),
         (("run", "missing.toml"), ("missing.toml",)),
         (("status", "nothing"), ("nothing",)),
+        (("run", "--data", "log.txt", "--set", "dropout=0.7:0.9"), ("dropout", "0 to 0.6")),
+        (("run", "--data", "log.txt", "--sampler", "cmaes"), ("cmaes", "residual")),
+        (("run", "--data", "log.txt", "--objective", "ndcg@10,speed"), ("objectives", "num_parameters")),
+        (("run", "--data", "log.txt", "--space", "none.py:f"), ("none.py",)),
+        (("extend", "nothing", "--trials", "3"), ("nothing",)),
+        (("stop", "nothing"), ("nothing",)),
         (("top", "nothing"), ("nothing",)),
         (("prepare", "--data", "log.txt", "--columns", "user"), ("--columns", "key=value")),
     ],
     ids=lambda value: " ".join(value[:4]),
 )
-def test_a_mistake_is_one_message(folder: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
-    done = seqsweep(folder, *arguments)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_message(
+    folder: Path, arguments: tuple[str, ...], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
     assert done.stderr.startswith("error: ")
     for word in words:
         assert word in done.stderr
+
+
+def test_a_mistake_that_ray_finds_is_one_message_too(folder: Path) -> None:
+    done = seqsweep(folder, "run", "--data", "log.txt", "--cpus-per-trial", "4000")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and "no node can hold" in done.stderr and "4000" in done.stderr
 
 
 def test_settings_from_a_file_and_what_may_not_change(folder: Path) -> None:
@@ -176,6 +191,66 @@ def test_settings_from_a_file_and_what_may_not_change(folder: Path) -> None:
     assert len(pd.read_parquet(folder / "runs/filed/leaderboard.parquet").dropna(subset="trial")) == 3
     other = seqsweep(folder, "run", str(written), "--seed", "5")
     assert other.returncode == 1 and "seed" in other.stderr
+
+
+def test_a_study_is_looked_at_changed_and_gone_on_with(folder: Path) -> None:
+    """Finalists, then extend, enqueue, retry, warm-start, show and reproduce."""
+    small = ("--max-epochs", "3", "--finalists", "1", "--finalist-seeds", "2", *TINY)
+    begun = ("run", "--data", "log.txt", "--name", "first", "--trials", "2", *small)
+    done = seqsweep(folder, *begun, "--fix", "residual=plain", "--tensorboard")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "over seeds" in done.stdout
+    finalists = pd.read_parquet(folder / "runs/first/finalists.parquet")
+    assert list(finalists["trial"]) == [2, 3] and finalists["exported"].sum() == 1
+    frame = pd.read_parquet(folder / "runs/first/leaderboard.parquet")
+    assert frame.loc[0, "valid.ndcg@10.mean"] == pytest.approx(finalists["objective"].mean())
+    assert frame.loc[0, "test.ndcg@10.mean"] == pytest.approx(finalists["test.ndcg@10"].mean())
+    assert len(list((folder / "runs/first/tensorboard").iterdir())) == 4
+
+    queued = seqsweep(folder, "enqueue", "first", "lr=0.004", "dropout=0.25")
+    assert queued.stdout.startswith("1 trial queued; the budget is 3 trials"), queued.stderr
+    assert "seqsweep run runs/first/study.toml" in queued.stdout
+    warm = seqsweep(folder, "warm-start", "first", "--from", "first", "--best", "1")
+    assert "the budget is 4 trials" in warm.stdout, warm.stderr
+    grown = seqsweep(folder, "extend", "first", "--trials", "1")
+    assert grown.returncode == 0, grown.stdout + grown.stderr
+    trials = pd.read_parquet(folder / "runs/first/leaderboard.parquet").dropna(subset="trial")
+    assert sorted(trials["trial"]) == [0, 1, 4, 5, 6]  # 2 and 3 are trainings of finalists
+    assert trials.set_index("trial").loc[4, "hparam.dropout"] == 0.25
+
+    assert "nobody" not in seqsweep(folder, "status", "first").stdout
+    shown = seqsweep(folder, "show", "first", "4")
+    assert "hparam.lr" in shown.stdout and "ndcg@10" in shown.stdout
+    assert "no failed trial is left" in seqsweep(folder, "retry", "first", "--failed").stdout
+    again = seqsweep(folder, "reproduce", "first", "4")
+    assert again.returncode == 0 and "equal to the bit" in again.stdout, again.stdout + again.stderr
+
+
+def test_a_budget_of_time_keeps_what_there_is(folder: Path) -> None:
+    stopped = seqsweep(folder, *run_arguments("timed"), "--max-hours", "0.0000001")
+    assert stopped.returncode == 1
+    assert "max_hours=1e-07 are over" in stopped.stdout and "Traceback" not in stopped.stderr
+    done = seqsweep(folder, *run_arguments("timed"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    frame = pd.read_parquet(folder / "runs/timed/leaderboard.parquet").dropna(subset="trial")
+    assert len(frame) == 5
+
+
+def test_a_space_of_ones_own(folder: Path) -> None:
+    (folder / "my.py").write_text(
+        "def small(trial):\n"
+        "    lr = trial.suggest_float('lr', 1e-3, 1e-2)\n"
+        "    return {'model': 'sasrec', 'hidden_dim': 16, 'max_len': 20, 'lr': lr}\n"
+    )
+    small = ("--trials", "2", "--max-epochs", "2", "--finalists", "0", "--set", "lr=0.005:0.01")
+    arguments = ("run", "--data", "log.txt", "--name", "own", "--space", "my.py:small", *small)
+    done = seqsweep(folder, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    frame = pd.read_parquet(folder / "runs/own/leaderboard.parquet").dropna(subset="trial")
+    assert frame["hparam.lr"].between(0.005, 0.01).all() and (frame["hparam.hidden_dim"] == 16).all()
+    (folder / "my.py").write_text((folder / "my.py").read_text().replace("16", "24"))
+    changed = seqsweep(folder, *arguments)
+    assert changed.returncode == 1 and "space_source" in changed.stderr
 
 
 def test_spaces_are_printed_with_their_conditions() -> None:
