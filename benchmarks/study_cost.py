@@ -28,6 +28,7 @@ import numpy as np
 from results.leaderboard import StudyFacts
 from results.metrics import METRICS
 from search_spaces import SEARCH_SPACES
+from search_spaces.compose import compose
 from sweep.publish import Publisher
 from sweep.study import JOURNAL_NAME, SearchConfig, Study
 
@@ -60,7 +61,8 @@ def open_study(folder: Path, trials: int, arguments: argparse.Namespace) -> Stud
         grace_epochs=arguments.grace_epochs,
         max_epochs=arguments.max_epochs,
     )
-    return Study.open(folder, name="cost", seed=0, search=search, space=SEARCH_SPACES["sasrec"])
+    space = compose({"sasrec": SEARCH_SPACES["sasrec"]}, {"sasrec": {}})
+    return Study.open(folder, name="cost", seed=0, search=search, space=space)
 
 
 def epoch_report(epoch: int, objective: float, max_epochs: int) -> dict[str, Any]:

@@ -336,7 +336,7 @@ class Study(StudyReader):
     def _propose(self) -> TrialRequest | None:
         """None if the space failed; the trial is settled then."""
         trials = self._trials()
-        number = next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
+        number = next((trial.number for trial in trials if trial.state is TrialState.WAITING), len(trials))
         seed = derive_seed(self._seed, "sampler", number) % 2**32  # NumPy takes no larger one
         self._study.sampler = make_sampler(self.search.sampler, seed)
         with self._journal.transaction():
