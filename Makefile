@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SEARCHES := benchmarks/pruning.py benchmarks/sweep_vs_plain_tune.py  # two studies each: hours at full length
 READY := $(VENV)/.ready
 
 .PHONY: sweep test check faults bench format clean
@@ -14,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 sweep: $(READY)
-	$(BIN)/seqsweep run --name demo --trials 8 --max-epochs 18 --fix loss=ce --fix max_len=50
+	$(BIN)/seqsweep run --name demo --trials 8 --max-epochs 18 --fix loss=ce --fix max_len=50 --finalists 2 --finalist-seeds 2
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -28,7 +29,8 @@ faults: $(READY)  # the fault campaign in its long form
 	$(BIN)/pytest -m faults tests/faults
 
 bench: $(READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out $(SEARCHES),$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(SEARCHES); do $(BIN)/python $$script --trials 8 --max-epochs 9 || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -7,6 +7,7 @@ import heapq
 import importlib.util
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -49,10 +50,11 @@ NEEDS = {"gp": "scipy", "cmaes": "cmaes"}  # modules of the extra `samplers`
 Trials = list[FrozenTrial]
 
 
-def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
+def make_sampler(name: SamplerName, seed: int, latest_and_best: Trials | None = None) -> BaseSampler:
     """A new sampler for one proposal. One that lived on would repeat its random phase after every restart.
 
     What a sampler must remember (NSGA-II its generations, CMA-ES its distribution) it keeps in the study.
+    `latest_and_best`, where the caller keeps count of them (`Outlook`), spare it going through all trials.
     None sees the trainings of finalists. All but TPE, which knows of pruning, take a pruned trial for one
     that completed with the best value it had: else they would propose its like again.
     """
@@ -63,7 +65,7 @@ def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
                 return RandomSampler(seed=seed)
             case "auto" | "tpe":
                 tpe = TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
-                return _ViewingSampler(tpe, cap_trials)
+                return _ViewingSampler(tpe, cap_trials, latest_and_best)
             case "nsga2":
                 # Optuna's uniform crossover combines only values that were drawn before.
                 crossover = BLXAlphaCrossover()
@@ -71,24 +73,50 @@ def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
                 return _ViewingSampler(nsga2, _settled)
             case "gp":
                 gp = GPSampler(seed=seed, warn_independent_sampling=False)
-                return _ViewingSampler(gp, _few_settled)
+                return _ViewingSampler(gp, _few_settled, latest_and_best)
             case "cmaes":
                 cmaes = CmaEsSampler(seed=seed, warn_independent_sampling=False)
-                return _ViewingSampler(cmaes, _capped_and_settled)
+                return _ViewingSampler(cmaes, _capped_and_settled, latest_and_best)
+
+
+class Outlook:
+    """Which ended trials of a study of one objective a sampler looks at: the latest and the best."""
+
+    def __init__(self) -> None:
+        self._latest: deque[int] = deque(maxlen=MAX_LATEST_TRIALS)
+        self._best: list[tuple[float, int]] = []  # a heap, the poorest first
+
+    def enter(self, trial_number: int, value: float | None) -> None:
+        """A trial that ended, in the order of ending; `value` of one that completed."""
+        self._latest.append(trial_number)
+        if value is not None:
+            # Of equal values the earlier stays.
+            push = heapq.heappush if len(self._best) < MAX_BEST_TRIALS else heapq.heappushpop
+            push(self._best, (value, -trial_number))
+
+    def numbers(self) -> set[int]:
+        return {*self._latest, *(-number for _, number in self._best)}
 
 
 class _ViewingSampler(BaseSampler):
     """A sampler that sees the search's trials, as `see` shows them, as they are when it is asked."""
 
     def __init__(
-        self, sampler: BaseSampler, see: Callable[[Trials, Sequence[StudyDirection]], Trials]
+        self,
+        sampler: BaseSampler,
+        see: Callable[[Trials, Sequence[StudyDirection]], Trials],
+        candidates: Trials | None = None,
     ) -> None:
         self._sampler = sampler
         self._see = see
+        self._candidates = candidates
         self._view: optuna.Study | None = None
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        seen = self._see(of_search(study._get_trials(deepcopy=False)), study.directions)
+        candidates = self._candidates
+        if candidates is None:
+            candidates = of_search(study._get_trials(deepcopy=False))
+        seen = self._see(candidates, study.directions)
         self._view = StudyView(study, lambda: seen).as_study()
         self._sampler.before_trial(self._view, trial)
 

@@ -25,7 +25,7 @@ from sweep.journal import Journal
 from sweep.pruning import RungTable, family_view, make_pruner
 from sweep.records import STATES, epoch_attribute, objective_values, reports_in
 from sweep.requests import LiveTrial, TrialRequest
-from sweep.sampling import Space, make_sampler, sample_hparams
+from sweep.sampling import Outlook, Space, make_sampler, sample_hparams
 from sweep.search import (
     MIN_GRACE_EPOCHS,
     OBJECTIVE_DIRECTIONS,
@@ -60,6 +60,7 @@ class Study(StudyReader):
         self._waiting: deque[int] = deque()  # started before, run by nobody now
         self._finalists: deque[tuple[int, int]] = deque()  # (trial, index of the seed), to be started
         self._race = Race(1, 0.0)
+        self._outlook = Outlook()
         self._num_started = 0
         self._any_other_end = False  # than by an error of the code
         self._rungs = _rungs(search)
@@ -71,6 +72,8 @@ class Study(StudyReader):
             if is_finalist(trial):
                 continue
             self._num_started += trial.state != TrialState.WAITING
+            if trial.state.is_finished():
+                self._outlook.enter(trial.number, _value(trial.state, trial.values))
             if reports:
                 self._rungs.add_all(trial.user_attrs["family"], _objectives(reports))
 
@@ -338,7 +341,7 @@ class Study(StudyReader):
         trials = self._trials()
         number = next((trial.number for trial in trials if trial.state is TrialState.WAITING), len(trials))
         seed = derive_seed(self._seed, "sampler", number) % 2**32  # NumPy takes no larger one
-        self._study.sampler = make_sampler(self.search.sampler, seed)
+        self._study.sampler = make_sampler(self.search.sampler, seed, self._latest_and_best(trials))
         with self._journal.transaction():
             trial = self._study.ask()
             assert trial.number == number
@@ -353,6 +356,13 @@ class Study(StudyReader):
                 trial.set_user_attr("hparams", hparams)
                 trial.set_user_attr("family", str(hparams["model"]))
             return self._hand_out(trial)
+
+    def _latest_and_best(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial] | None:
+        """With one objective: those, and all that run."""
+        if self.search.objectives:
+            return None
+        running = [n for n in (*self._live, *self._waiting) if not is_finalist(trials[n])]
+        return [trials[number] for number in sorted({*self._outlook.numbers(), *running})]
 
     def _start_finalist(self, finalist_of: int, seed_index: int) -> TrialRequest | None:
         """None if it can't win any more."""
@@ -434,12 +444,18 @@ class Study(StudyReader):
 
     def _settle(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         self._study.tell(trial, values, state=state)
+        if "finalist_of" not in trial.user_attrs:
+            self._outlook.enter(trial.number, _value(state, values))
         self._live.pop(trial.number, None)
 
 
 def _rungs(search: SearchConfig) -> RungTable:
     grace = search.grace_epochs or MIN_GRACE_EPOCHS
     return RungTable(grace, search.reduction_factor, search.max_epochs, search.grace_factors)
+
+
+def _value(state: TrialState, values: Sequence[float] | None) -> float | None:
+    return values[0] if state == TrialState.COMPLETE and values else None
 
 
 def _objectives(reports: Sequence[Mapping[str, Any]]) -> dict[int, float]:
