@@ -37,7 +37,7 @@ SamplerName = Literal["auto", "tpe", "random", "nsga2", "gp", "cmaes"]
 
 # What TPE and CMA-ES look at: of 15 parameters a proposal takes TPE 40 ms with 1,000 trials, 180 with 3,000.
 MAX_BEST_TRIALS = 100
-MAX_LATEST_TRIALS = 300
+MAX_LATEST_TRIALS = 200
 # What the Gaussian process looks at: it is some 1.5 s with 250, and grows with their cube.
 MAX_BEST_TRIALS_GP = 50
 MAX_LATEST_TRIALS_GP = 100
