@@ -313,3 +313,21 @@ def test_proposals_are_numbers_within_the_space() -> None:
     for name in ALL:
         trial = search(name, bowl, 14).trials[-1]
         assert all(0 <= value <= 1 and math.isfinite(value) for value in trial.params.values())
+
+
+def test_the_outlook_has_the_latest_and_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MAX_LATEST_TRIALS", 2)
+    monkeypatch.setattr(sampling, "MAX_BEST_TRIALS", 2)
+    outlook = sampling.Outlook()
+    for number, value in enumerate([0.5, 0.9, 0.1, 0.5, None, 0.2]):
+        outlook.enter(number, value)
+    assert outlook.numbers() == {0, 1, 4, 5}  # of 0 and 3, which are equal, the earlier
+
+
+def test_what_the_outlook_shows_is_what_a_look_at_all_trials_shows() -> None:
+    study = search("random", bowl, 900)
+    outlook = sampling.Outlook()
+    for trial in study.trials:
+        outlook.enter(trial.number, trial.value)
+    shown = {trial.number for trial in sampling.cap_trials(study.trials, study.directions)}
+    assert outlook.numbers() == shown and len(shown) < 900
