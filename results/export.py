@@ -27,7 +27,7 @@ KNOWN_LIMITS = (
     "It can only recommend the items in `item_ids.parquet`: those seen in the log it was trained on.",
     "The validation values are those of the best of many trials and therefore optimistic; "
     "the test values were computed once, after the choice.",
-    "One seed, and finitely many users: 6,000 of them leave a standard error of .004 NDCG@10 and .006 HR@10.",
+    "Finitely many users: 6,000 of them leave a standard error of .004 NDCG@10 and .006 HR@10.",
     "Leave-one-out mixes times: some users' training lies after other users' targets, "
     "which is kinder than recommending into the future.",
     "Offline accuracy is measured on what users chose by themselves, not on how they answer recommendations.",
@@ -76,7 +76,10 @@ def load_weights(folder: Path) -> dict[str, npt.NDArray[np.generic]]:
     return dict(safetensors.numpy.load_file(folder / WEIGHTS_FILE))
 
 
-def model_card(record: TrialRecord, facts: StudyFacts, data: Mapping[str, object]) -> str:
+def model_card(
+    record: TrialRecord, facts: StudyFacts, data: Mapping[str, object], over_seeds: Sequence[float] = ()
+) -> str:
+    """`over_seeds`: the objective of each training of the same hyperparameters, where a finalist won."""
     measured = [name for name in METRICS if name in record.valid or name in record.test]
     sections = [
         f"# {record.model or 'Model'}, trial {record.trial} of study {facts.study}",
@@ -93,6 +96,7 @@ def model_card(record: TrialRecord, facts: StudyFacts, data: Mapping[str, object
                 for name in measured
             ],
         ),
+        *_over_seeds(facts.objective, over_seeds),
         "## Hyperparameters",
         _table(("name", "value"), sorted(record.hparams.items())),
         "## Known limits",
@@ -101,6 +105,19 @@ def model_card(record: TrialRecord, facts: StudyFacts, data: Mapping[str, object
         _table(("package", "version"), sorted(facts.versions.items())),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _over_seeds(objective: str, values: Sequence[float]) -> list[str]:
+    if not values:
+        return []
+    spread = f", standard deviation {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    each = ", ".join(f"{value:.4f}" for value in values)
+    text = (
+        f"These hyperparameters were trained with {len(values)} fresh seeds: {objective} {each}; mean "
+        f"{np.mean(values):.4f}{spread}. Finalists are ranked by that mean, and this is the best of these "
+        "trainings. `leaderboard.parquet` has the intervals, for test metrics too."
+    )
+    return ["## Over seeds", text]
 
 
 def _parameters(record: TrialRecord) -> str:

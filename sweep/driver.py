@@ -351,6 +351,14 @@ def export_winner(
                 "items": manifest.num_items,
                 "interactions": manifest.num_interactions,
             },
+            over_seeds(study, best.trial),
         ),
     )
     return winner
+
+
+def over_seeds(study: Study, trial_number: int) -> list[float]:
+    """The objectives of the complete trainings of the finalist that this trial is one of; else none."""
+    finalist_of = study.finalist_of(trial_number)
+    runs = [run.record for run in study.finalist_runs() if run.finalist_of == finalist_of]
+    return [r.objective for r in runs if r.state == "complete" and r.objective is not None]

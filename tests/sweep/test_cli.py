@@ -205,6 +205,7 @@ def test_a_study_is_looked_at_changed_and_gone_on_with(folder: Path) -> None:
     frame = pd.read_parquet(folder / "runs/first/leaderboard.parquet")
     assert frame.loc[0, "valid.ndcg@10.mean"] == pytest.approx(finalists["objective"].mean())
     assert frame.loc[0, "test.ndcg@10.mean"] == pytest.approx(finalists["test.ndcg@10"].mean())
+    assert "trained with 2 fresh seeds" in (folder / "runs/first/best/README.md").read_text()
     assert len(list((folder / "runs/first/tensorboard").iterdir())) == 4
 
     queued = seqsweep(folder, "enqueue", "first", "lr=0.004", "dropout=0.25")
