@@ -124,6 +124,11 @@ def test_the_card_states_data_protocol_metrics_hparams_and_limits() -> None:
         versions={"torch": "2.13"},
     )
     card = model_card(record, facts, {"users": 6040, "tie share": 0.44})
+    assert "Over seeds" not in card
+    over_seeds = model_card(record, facts, {}, [0.15, 0.17])
+    assert (
+        "2 fresh seeds: valid.ndcg@10 0.1500, 0.1700; mean 0.1600, standard deviation 0.0141." in over_seeds
+    )
     assert card.startswith("# sasrec, trial 12 of study ml-1m\n")
     assert "Chosen for the best valid.ndcg@10, at epoch 40; 212,000 parameters." in card
     for line in (
