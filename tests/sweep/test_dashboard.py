@@ -231,7 +231,9 @@ def test_without_the_extra(study: Study, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_ctrl_c_ends_it_quietly(study: Study, tmp_path: Path) -> None:
     code = (
-        "import functools, pathlib, sys; from sweep.dashboard import serve;"
+        "import functools, pathlib, signal, sys; from sweep.dashboard import serve;"
+        # A shell starts what runs in its background with SIGINT ignored: tests too.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "serve(pathlib.Path(sys.argv[1]), port=0, say=functools.partial(print, flush=True))"
     )
     process = subprocess.Popen(
