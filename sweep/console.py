@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,28 +19,27 @@ def user_errors() -> Iterator[None]:
     """A user's mistake is one message and exit status 1; only a mistake of ours is a traceback."""
     from data_pipeline.schema import DataError
     from search_spaces.errors import SpaceError
-    from sweep.errors import UserError
+    from sweep.errors import CANNOT_WRITE, UserError
 
     try:
         yield
     except (DataError, SpaceError, UserError, FileNotFoundError, PermissionError) as error:
-        Console(stderr=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        _say_error(str(error))
         raise typer.Exit(1) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in CANNOT_WRITE:
             raise
         where = "" if error.filename is None else f" ({error.filename})"
-        Console(stderr=True).print(
-            f"error: {error.strerror}{where}. What was recorded before is safe: mend that and start the same "
-            "command again",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+        _say_error(
+            f"{error.strerror}{where}. What was recorded before is safe: mend that and start the same "
+            "command again"
         )
         raise typer.Exit(1) from None
+
+
+def _say_error(text: str) -> None:
+    console = Console(stderr=True)
+    console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def study_folder(study: str, runs: Path) -> Path:

@@ -108,19 +108,10 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Pa
     try:
         check_same_study(config, study, log)
         write_text(config.folder / "study.toml", config.with_whole_paths().to_toml())
-        study.record_environment(environment())
-        write_text(
-            config.folder / "environment.json",
-            json.dumps(
-                {
-                    **environment(),
-                    "fingerprint": log.manifest.fingerprint,
-                    "search": search.model_dump(mode="json"),
-                },
-                indent=2,
-            )
-            + "\n",
-        )
+        facts = environment()
+        study.record_environment(facts)
+        facts |= {"fingerprint": log.manifest.fingerprint, "search": search.model_dump(mode="json")}
+        write_text(config.folder / "environment.json", json.dumps(facts, indent=2) + "\n")
     except BaseException:
         study.close()
         raise
@@ -170,7 +161,7 @@ def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> Non
     for section in now:
         if before.get(section) != now[section]:
             raise ConfigError(
-                f"study {config.name!r} was begun with {section} = {json.dumps(before[section])}, "
+                f"study {config.name!r} was begun with {section} = {json.dumps(before.get(section))}, "
                 f"got {json.dumps(now[section])}: give it another --name, or go on with the old settings "
                 f"({config.folder / 'study.toml'})"
             )

@@ -1,5 +1,10 @@
 """Mistakes that are a user's to mend: the command line prints their message and no traceback."""
 
+import errno
+
+# A disk that is full, a quota that is used, a file system that was set read-only.
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 class UserError(Exception):
     """The condition, then the values, then the way out."""

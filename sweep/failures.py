@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from dataclasses import dataclass
 
@@ -10,8 +9,7 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
-# A disk that is full, a quota that is used, a file system that was set read-only: not the trial's doing.
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+from sweep.errors import CANNOT_WRITE
 
 _ANSI_COLOR = re.compile(r"\x1b\[\d+m")
 

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from results.schema import Hparam
 from sweep.finalists import Race
 from sweep.journal import Journal
-from sweep.pruning import RungTable, family_view, make_pruner
+from sweep.pruning import FINALIST_OF, RungTable, family_view, make_pruner
 from sweep.records import STATES, epoch_attribute, objective_values, reports_in
 from sweep.requests import LiveTrial, TrialRequest
 from sweep.sampling import Outlook, Space, make_sampler, sample_hparams
@@ -444,7 +444,7 @@ class Study(StudyReader):
 
     def _settle(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         self._study.tell(trial, values, state=state)
-        if "finalist_of" not in trial.user_attrs:
+        if FINALIST_OF not in trial.user_attrs:
             self._outlook.enter(trial.number, _value(state, values))
         self._live.pop(trial.number, None)
 

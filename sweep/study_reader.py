@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from results.schema import EpochRecord, State, TrialRecord
 from sweep.finalists import FinalistRun, ranked
 from sweep.journal import Journal
+from sweep.pruning import FINALIST_OF
 from sweep.records import STATES, epoch_records, trial_record
 from sweep.search import SearchConfig, StudyError, find_study
 
@@ -128,4 +129,4 @@ def open_journal(folder: Path, *, read_only: bool = False) -> tuple[Journal, opt
 
 
 def is_finalist(trial: FrozenTrial) -> bool:
-    return "finalist_of" in trial.user_attrs
+    return FINALIST_OF in trial.user_attrs

@@ -219,7 +219,8 @@ def test_a_study_is_looked_at_changed_and_gone_on_with(folder: Path) -> None:
     assert sorted(trials["trial"]) == [0, 1, 4, 5, 6]  # 2 and 3 are trainings of finalists
     assert trials.set_index("trial").loc[4, "hparam.dropout"] == 0.25
 
-    assert "nobody" not in seqsweep(folder, "status", "first").stdout
+    state = seqsweep(folder, "status", "first").stdout
+    assert "5 of 5 trials ended" in state and "driver: none is running" in state and "finalists: " in state
     shown = seqsweep(folder, "show", "first", "4")
     assert "hparam.lr" in shown.stdout and "ndcg@10" in shown.stdout
     assert "no failed trial is left" in seqsweep(folder, "retry", "first", "--failed").stdout
