@@ -135,14 +135,15 @@ def _resampled_means(
 def winner(trials: Sequence[TrialRecord], runs: Iterable[FinalistRun]) -> TrialRecord | None:
     """Whose weights are exported: of the finalist with the best mean its best training, else the best trial.
 
-    A finalist that was stopped as it could not win any more does not win.
+    A finalist that was stopped as it could not win any more does not win. A training that the user or a time
+    limit stopped says nothing of its finalist's others.
     """
     complete: defaultdict[int, list[TrialRecord]] = defaultdict(list)
     stopped: set[int] = set()
     for run in runs:
         if run.record.state == "complete" and run.record.objective is not None:
             complete[run.finalist_of].append(run.record)
-        elif run.record.state == "pruned":
+        elif run.record.state == "pruned" and run.record.stopped_because is None:
             stopped.add(run.finalist_of)
     means = {n: mean_objective(records) for n, records in complete.items() if n not in stopped}
     if not means:

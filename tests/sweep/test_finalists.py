@@ -55,6 +55,12 @@ def test_one_that_was_stopped_does_not_win() -> None:
     assert best is not None and best.trial == 7
 
 
+def test_a_training_that_was_stopped_from_outside_does_not_cost_its_finalist_the_others() -> None:
+    stopped = TrialRecord(trial=8, state="pruned", objective=0.2, stopped_because="stopped_by_user")
+    best = winner(TRIALS, [run(1, 0, 6, 0.5), FinalistRun(1, 1, stopped), run(4, 0, 7, 0.4)])
+    assert best is not None and best.trial == 6
+
+
 def test_a_race_is_lost_when_the_most_is_below_anothers_least() -> None:
     race = Race(num_seeds=3, ceiling=0.50)
     assert not race.is_lost(1)
