@@ -16,7 +16,8 @@ class DataConfig(BaseModel):
     start_time, end_time: seconds since 1970, whatever unit the log has; the start is kept, the end is not.
     drop_duplicates: keep the first of rows with equal user, item and timestamp.
     k_core: "iterated" repeats both minima to a fixed point; "single" counts once, as the papers' scripts do.
-    seed: generates the demo log, and orders ties that were stored by item id.
+    max_users: a sample of that many users, drawn after all other filters: for a quick look.
+    seed: generates the demo log, orders ties that were stored by item id, and draws the sample of users.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +32,7 @@ class DataConfig(BaseModel):
     drop_duplicates: bool = False
     start_time: int | None = None
     end_time: int | None = None
+    max_users: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     shard_bytes: int = Field(128 * 2**20, ge=1)
 

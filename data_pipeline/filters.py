@@ -1,4 +1,7 @@
-"""What is left out before sequences are built: low ratings, other times, duplicates, rare users and items."""
+"""What is left out before sequences are built: low ratings, other times, duplicates, rare users and items.
+
+Each filter is one entry of FILTERS, in the order in which they are applied.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,16 @@ def num_distinct(code: NDArray[np.int32]) -> int:
     return int(np.count_nonzero(np.bincount(code)))
 
 
+# name -> the settings that ask for it
+FILTERS = {
+    "min_rating": ("min_rating",),
+    "time_range": ("start_time", "end_time"),
+    "drop_duplicates": ("drop_duplicates",),
+    "k_core": ("min_user_interactions", "min_item_interactions", "k_core"),
+    "max_users": ("max_users",),
+}
+
+
 def apply_filters(
     rows: Interactions, config: DataConfig, unit: TimeUnit | None
 ) -> tuple[Interactions, tuple[Counts, ...]]:
@@ -50,22 +63,27 @@ def apply_filters(
     Raises DataError naming the filter after which nothing is left.
     """
     counts = [rows.count("read")]
-    for name in ("min_rating", "time_range", "drop_duplicates", "k_core"):
-        mask = _mask_of(name, rows, config, unit)
+    for name in FILTERS:
+        mask = mask_of(name, rows, config, unit)
         if mask is None:
             continue
         rows = rows.keep(mask)
         if len(rows.user) == 0:
-            raise DataError(
-                f"nothing is left after the filter {name} ({_settings_of(name, config)}): it removed all "
-                f"{counts[-1].num_rows} interactions before it; expected at least one to pass; relax it"
-            )
+            raise nothing_left(name, config, counts[-1].num_rows)
         counts.append(rows.count(name))
     return rows, tuple(counts)
 
 
-def _mask_of(name: str, rows: Interactions, config: DataConfig, unit: TimeUnit | None) -> Mask | None:
-    """Rows that pass; None where the filter is not asked for."""
+def nothing_left(name: str, config: DataConfig, num_rows: int) -> DataError:
+    settings = ", ".join(f"{key}={getattr(config, key)}" for key in FILTERS[name])
+    return DataError(
+        f"nothing is left after the filter {name} ({settings}): it removed all {num_rows} interactions "
+        "before it; expected at least one to pass; relax it"
+    )
+
+
+def mask_of(name: str, rows: Interactions, config: DataConfig, unit: TimeUnit | None) -> Mask | None:
+    """Rows that pass the filter; None where the settings don't ask for it."""
     if name == "min_rating" and config.min_rating is not None:
         assert rows.rating is not None, "the sources read ratings wherever min_rating is set"
         return rows.rating >= config.min_rating
@@ -74,20 +92,24 @@ def _mask_of(name: str, rows: Interactions, config: DataConfig, unit: TimeUnit |
         return within(rows.timestamp, config.start_time, config.end_time, UNITS_PER_SECOND[unit])
     if name == "drop_duplicates" and config.drop_duplicates:
         return first_of_equals(rows)
-    if name == "k_core" and max(config.min_user_interactions, config.min_item_interactions) > 1:
+    if name == "k_core" and has_core(config):
         minima = config.min_user_interactions, config.min_item_interactions
         return k_core(rows.user, rows.item, *minima, passes=config.k_core)
+    if name == "max_users" and config.max_users is not None:
+        return sample_users(np.bincount(rows.user), config.max_users, config.seed)[rows.user]
     return None
 
 
-def _settings_of(name: str, config: DataConfig) -> str:
-    keys = {
-        "min_rating": ["min_rating"],
-        "time_range": ["start_time", "end_time"],
-        "drop_duplicates": ["drop_duplicates"],
-        "k_core": ["min_user_interactions", "min_item_interactions", "k_core"],
-    }[name]
-    return ", ".join(f"{key}={getattr(config, key)}" for key in keys)
+def has_core(config: DataConfig) -> bool:
+    return max(config.min_user_interactions, config.min_item_interactions) > 1
+
+
+def sample_users(num_interactions_U: NDArray[np.int64], max_users: int, seed: int) -> Mask:
+    """Which of the users that have interactions are in a sample of at most `max_users`."""
+    there = np.flatnonzero(num_interactions_U)
+    chosen = np.zeros(len(num_interactions_U), dtype=np.bool_)
+    chosen[np.random.default_rng(seed).permutation(there)[:max_users]] = True
+    return chosen
 
 
 def within(timestamp: NDArray[np.int64], start: int | None, end: int | None, scale: int) -> Mask:

@@ -23,13 +23,18 @@ def preparation_settings(config: DataConfig) -> Settings:
     }
 
 
-def compute_fingerprint(config: DataConfig, files: list[Path]) -> str:
-    """32 hexadecimal digits. Reads every byte of the input: a changed file must not pass for the old one."""
-    generated = dataclasses.asdict(DemoConfig(seed=config.seed)) if not files else None
+def hash_inputs(files: list[Path]) -> tuple[str, ...]:
+    """Reads every byte of the input: a changed file must not pass for the old one."""
+    return tuple(hash_file(file) for file in files)
+
+
+def compute_fingerprint(config: DataConfig, inputs: tuple[str, ...]) -> str:
+    """32 hexadecimal digits. inputs: see `hash_inputs`; none for the generated log."""
+    generated = dataclasses.asdict(DemoConfig(seed=config.seed)) if not inputs else None
     content = {
         "schema_version": SCHEMA_VERSION,
         "settings": preparation_settings(config),
-        "files": [hash_file(file) for file in files],
+        "files": inputs,
         "generated": generated,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

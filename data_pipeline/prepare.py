@@ -1,22 +1,31 @@
 """prepare(): from a raw log to a verified folder of shards; a second call with the same input returns it."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from data_pipeline.build import build_log
-from data_pipeline.config import DataConfig
-from data_pipeline.fingerprint import compute_fingerprint
-from data_pipeline.schema import DataError, Manifest
-from data_pipeline.sources import input_files
-from data_pipeline.store import MANIFEST, damaged_files, read_manifest
+import pandas as pd
+import pyarrow as pa
 
-__all__ = ["DataConfig", "prepare"]
+from data_pipeline.build import Origin, build_log
+from data_pipeline.config import DataConfig
+from data_pipeline.fingerprint import compute_fingerprint, hash_inputs
+from data_pipeline.schema import DataError, Manifest
+from data_pipeline import sources
+from data_pipeline.sources import input_files, read_interactions
+from data_pipeline.store import MANIFEST, NewerManifestError, damaged_files, read_manifest
+
+__all__ = ["DataConfig", "prepare", "prepare_table"]
 
 Notify = Callable[[str], None]
+Build = Callable[[Path], Manifest]  # writes into the folder that it is given
+
+TOLD_BYTES = 200 * 2**20  # from here on reading takes long enough that one wants to know what goes on
 
 
 def _silent(message: str) -> None:
@@ -27,17 +36,91 @@ def prepare(config: DataConfig, cache: Path, notify: Notify = _silent) -> Path:
     """The folder `<cache>/<fingerprint>` with the log's shards, id tables and manifest, built if need be.
 
     A folder that exists is complete: it is built beside its place and renamed last. Of several processes that
-    prepare the same, one works and the others wait. Raises DataError on a mistake in the log or the settings.
+    prepare the same, one works and the others wait. Where `config.path` is such a folder itself it is taken
+    as it is. Raises DataError on a mistake in the log or the settings.
     """
+    if is_prepared(config):
+        return _checked(config)
     files = input_files(config)
-    fingerprint = compute_fingerprint(config, files)
+    inputs = hash_inputs(files)
+    origin = Origin(compute_fingerprint(config, inputs), inputs)
+
+    def build(staging: Path) -> Manifest:
+        before = _signatures(files)
+        size = sum(size for size, _ in before)
+        if size >= TOLD_BYTES:
+            notify(f"reading {config.path} ({size / 1e9:.1f} GB)")
+        manifest = build_log(config, origin, read_interactions(config), staging, notify)
+        if _signatures(files) != before:
+            raise DataError(
+                f"{config.path}: the input changed while it was read; prepare it again when it is at rest"
+            )
+        return manifest
+
+    return prepare_with(build, origin.fingerprint, cache, notify)
+
+
+def prepare_table(
+    table: "pa.Table | pd.DataFrame", config: DataConfig, cache: Path, notify: Notify = _silent
+) -> Path:
+    """As `prepare`, for interactions that are in memory; `config.path` is the name the log goes by."""
+    interactions = sources.read_table(table, config)
+    inputs = (_hash_table(interactions),)
+    origin = Origin(compute_fingerprint(config, inputs), inputs)
+    build = partial(_build_table, config, origin, interactions, notify)
+    return prepare_with(build, origin.fingerprint, cache, notify)
+
+
+def _build_table(
+    config: DataConfig, origin: Origin, table: pa.Table, notify: Notify, staging: Path
+) -> Manifest:
+    return build_log(config, origin, table, staging, notify)
+
+
+def _hash_table(table: pa.Table) -> str:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def fingerprint_of(config: DataConfig) -> str:
+    """Of the log as it is prepared with these settings, without preparing it."""
+    if is_prepared(config):
+        return read_manifest(Path(config.path)).fingerprint
+    return compute_fingerprint(config, hash_inputs(input_files(config)))
+
+
+def is_prepared(config: DataConfig) -> bool:
+    """Whether `config.path` is a prepared folder."""
+    return config.format == "auto" and (Path(config.path) / MANIFEST).is_file()
+
+
+def _checked(config: DataConfig) -> Path:
+    given = config.model_dump(exclude={"path"}, exclude_defaults=True)
+    if given:
+        settings = ", ".join(f"{key}={value}" for key, value in given.items())
+        raise DataError(
+            f"{config.path} is a prepared log, whose settings are those it was prepared with; got {settings}: "
+            "leave them out, or prepare the raw log with them"
+        )
+    folder = Path(config.path)
+    if damaged := damaged_files(folder, read_manifest(folder)):
+        raise DataError(
+            f"{folder / damaged[0]}: checksum or size differs from the manifest's; prepare the log again"
+        )
+    return folder
+
+
+def prepare_with(build: Build, fingerprint: str, cache: Path, notify: Notify) -> Path:
+    """`<cache>/<fingerprint>`, as it is if it is sound, else as `build` makes it."""
     folder = cache / fingerprint
     if _is_sound(folder, _silent):
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f"{fingerprint}.lock", notify):
         if not _is_sound(folder, notify):
-            _build(config, files, folder, notify)
+            _stage(build, folder)
     return folder
 
 
@@ -46,11 +129,16 @@ def _is_sound(folder: Path, notify: Notify) -> bool:
     if not folder.exists():
         return False
     try:
-        damaged = damaged_files(folder, read_manifest(folder))
+        damaged = [
+            f"{name} in {folder} does not fit its checksum"
+            for name in damaged_files(folder, read_manifest(folder))
+        ]
+    except NewerManifestError:
+        raise
     except DataError as error:
         damaged = [str(error)]
-    for name in damaged:
-        notify(f"{name} in {folder} does not fit its checksum: the log is prepared again")
+    for problem in damaged:
+        notify(f"{problem}: the log is prepared again")
     return not damaged
 
 
@@ -66,18 +154,12 @@ def _locked(path: Path, notify: Notify) -> Iterator[None]:
         yield
 
 
-def _build(config: DataConfig, files: list[Path], folder: Path, notify: Notify) -> None:
+def _stage(build: Build, folder: Path) -> None:
     staging = folder.with_name(f".staging-{folder.name}")
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed: we hold the lock
     staging.mkdir()
     try:
-        before = _signatures(files)
-        manifest = build_log(config, staging, folder.name, notify)
-        if _signatures(files) != before:
-            raise DataError(
-                f"{config.path}: the input changed while it was read; prepare it again when it is at rest"
-            )
-        _write_manifest(staging, manifest)
+        _write_manifest(staging, build(staging))
         _publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

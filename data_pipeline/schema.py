@@ -1,11 +1,13 @@
 """What lies in a prepared folder: the Arrow schema of its shards, and the manifest that vouches for them."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # raised whenever the same input would give other files or another manifest
+
+MIN_INTERACTIONS = 3  # a history, a validation and a test target
 
 SEQUENCES = pa.schema(
     [
@@ -17,6 +19,7 @@ SEQUENCES = pa.schema(
 SEQUENCES_WITHOUT_TIME = pa.schema([SEQUENCES.field("user_id"), SEQUENCES.field("item_id")])
 
 Settings = dict[str, str | int | float | bool | dict[str, str] | None]
+TieOrder = Literal["rows", "hash"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 UNITS_PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -38,8 +41,28 @@ class Counts(_Record):
     num_items: int
 
 
+class Neighbours(_Record):
+    """What neighbours in the users' sequences say; those of several shards add up.
+
+    num_pairs: neighbours. num_tied: those with equal times. num_telling: tied ones of different items, of
+    which num_ascending ascend by raw item id. num_repeats: interactions whose user had the item before.
+    num_tied_targets: users with 3 interactions or more whose last two have equal times.
+    """
+
+    num_pairs: int = 0
+    num_tied: int = 0
+    num_telling: int = 0
+    num_ascending: int = 0
+    num_repeats: int = 0
+    num_tied_targets: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        mine, theirs = self.model_dump(), other.model_dump()
+        return type(self)(**{name: mine[name] + theirs[name] for name in mine})
+
+
 class StoredFile(_Record):
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+\.(arrow|parquet)$")  # never a path out of the folder
     size: int
     sha256: str
 
@@ -53,10 +76,10 @@ class Shard(StoredFile):
 class Manifest(_Record):
     """The facts of a prepared log.
 
-    tie_share: share of neighbours in a user's sequence that have equal timestamps.
-    tie_order: what ordered them, the input's rows or the seeded hash; None without timestamps.
-    test_targets_tied: share of evaluated users whose last two interactions have equal timestamps.
-    repeat_share: share of the interactions whose user had the same item before.
+    inputs: SHA-256 of every input file in order; none for the generated log and for tables from Python.
+    tie_order: what ordered equal times, the input's rows or the seeded hash; None without timestamps.
+    lengths: users by length of their sequence: each entry counts from its number up to the next one's.
+    leave_one_out: counts of that split: evaluated users, users that only train, cold targets.
     ceilings: split -> "aware" or "blind" (of time) -> metric -> best expected value that any model can
         reach; only for the generated log, where no filter changed it.
     """
@@ -66,6 +89,7 @@ class Manifest(_Record):
     name: str
     origin: str
     settings: Settings
+    inputs: tuple[str, ...]
     counts: tuple[Counts, ...]
     num_users: int
     num_items: int
@@ -73,10 +97,25 @@ class Manifest(_Record):
     has_timestamps: bool
     time_unit: TimeUnit | None
     time_range: tuple[int, int] | None
-    tie_share: float
-    tie_order: Literal["rows", "hash"] | None
-    test_targets_tied: float
-    repeat_share: float
+    tie_order: TieOrder | None
+    neighbours: Neighbours
+    lengths: dict[int, int]
+    leave_one_out: dict[str, int]
     shards: tuple[Shard, ...]
     tables: tuple[StoredFile, ...]
     ceilings: dict[str, dict[str, dict[str, float]]] | None = None
+
+    @property
+    def tie_share(self) -> float:
+        """Share of neighbours in a user's sequence that have equal timestamps."""
+        return self.neighbours.num_tied / max(self.neighbours.num_pairs, 1)
+
+    @property
+    def test_targets_tied(self) -> float:
+        """Of the users with 3 interactions or more, the share whose last two have equal timestamps."""
+        return self.neighbours.num_tied_targets / max(self.leave_one_out["num_eval_users"], 1)
+
+    @property
+    def repeat_share(self) -> float:
+        """Share of the interactions whose user had the same item before."""
+        return self.neighbours.num_repeats / self.num_interactions

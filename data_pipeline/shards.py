@@ -17,42 +17,35 @@ from data_pipeline.store import hash_file
 MAX_SHARD_INTERACTIONS = 2**31 - 1  # list offsets are int32
 
 
-def write_shards(
+def write_shard(
     folder: Path,
-    offset_U: NDArray[np.int64],
-    row: NDArray[np.int64],
+    number: int,
+    first_user: int,
+    length_U: NDArray[np.int64],
     item_id: NDArray[np.int32],
     timestamp: NDArray[np.int64] | None,
-    shard_bytes: int,
-) -> tuple[Shard, ...]:
-    """Arrow IPC files of whole users, about `shard_bytes` each, uncompressed so that they can be mapped.
+) -> Shard:
+    """One Arrow IPC file of whole users, one record batch, uncompressed so that it can be mapped.
 
-    offset_U: num_users + 1 flat positions. row: for every flat position the row of item_id and timestamp.
+    length_U: interactions of the users from `first_user` on. item_id, timestamp: theirs, one after the other.
     """
+    offsets = pa.array(np.concatenate([np.zeros(1, np.int32), np.cumsum(length_U, dtype=np.int32)]))
+    columns = [
+        pa.array(np.arange(first_user, first_user + len(length_U), dtype=np.int32)),
+        pa.ListArray.from_arrays(offsets, pa.array(item_id)),
+    ]
+    if timestamp is not None:
+        columns.append(pa.ListArray.from_arrays(offsets, pa.array(timestamp)))
     schema = SEQUENCES_WITHOUT_TIME if timestamp is None else SEQUENCES
-    shards = []
-    for number, (first, end) in enumerate(cut_users(offset_U, timestamp is not None, shard_bytes)):
-        rows = row[offset_U[first] : offset_U[end]]
-        offsets = pa.array((offset_U[first : end + 1] - offset_U[first]).astype(np.int32))
-        columns = [
-            pa.array(np.arange(first, end, dtype=np.int32)),
-            pa.ListArray.from_arrays(offsets, pa.array(item_id[rows])),
-        ]
-        if timestamp is not None:
-            columns.append(pa.ListArray.from_arrays(offsets, pa.array(timestamp[rows])))
-        path = folder / f"sequences-{number:05d}.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-        stored = describe_file(path)
-        shards.append(
-            Shard(
-                **stored.model_dump(),
-                first_user=first,
-                num_users=end - first,
-                num_interactions=len(rows),
-            )
-        )
-    return tuple(shards)
+    path = folder / f"sequences-{number:05d}.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return Shard(
+        **describe_file(path).model_dump(),
+        first_user=first_user,
+        num_users=len(length_U),
+        num_interactions=len(item_id),
+    )
 
 
 def cut_users(offset_U: NDArray[np.int64], has_timestamps: bool, shard_bytes: int) -> list[tuple[int, int]]:

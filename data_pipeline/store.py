@@ -24,6 +24,10 @@ USER_IDS = "user_ids.parquet"
 REBUILD = "prepare the log again"
 
 
+class NewerManifestError(DataError):
+    """The folder is sound, but of a newer version: it must not be rebuilt over."""
+
+
 @dataclass(frozen=True)
 class SequenceLog:
     """All users' sequences, user after user; rebuilt anywhere as `SequenceLog(Manifest(**d), (table, ...))`.
@@ -81,10 +85,14 @@ def open_log(folder: Path) -> SequenceLog:
     manifest = read_manifest(folder)
     if damaged := damaged_files(folder, manifest):
         raise DataError(f"{folder / damaged[0]}: checksum or size differs from the manifest's; {REBUILD}")
-    shards = (
+    return SequenceLog(manifest, map_shards(folder, manifest))
+
+
+def map_shards(folder: Path, manifest: Manifest) -> tuple[pa.Table, ...]:
+    """The shards' tables, memory mapped; their checksums are not looked at."""
+    return tuple(
         pa.ipc.open_file(pa.memory_map(str(folder / shard.name))).read_all() for shard in manifest.shards
     )
-    return SequenceLog(manifest, tuple(shards))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -94,6 +102,11 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no readable manifest ({error}); {REBUILD}") from error
     version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerManifestError(
+            f"{path}: written by a newer seqsweep (schema_version {version}, this one reads "
+            f"{SCHEMA_VERSION}): update seqsweep, or give another cache"
+        )
     if version != SCHEMA_VERSION:
         raise DataError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version}; {REBUILD}")
     try:

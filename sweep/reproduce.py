@@ -13,9 +13,7 @@ from typing import Any, Self
 import torch
 from optuna.trial import FrozenTrial
 
-from data_pipeline.fingerprint import compute_fingerprint
-from data_pipeline.prepare import prepare
-from data_pipeline.sources import input_files
+from data_pipeline.prepare import fingerprint_of, prepare
 from data_pipeline.store import open_log
 from results.schema import Hparam
 from sweep.config import StudyConfig
@@ -165,7 +163,7 @@ def reproduce(folder: Path, trial_number: int, say: Say) -> Reproduction:
 
 
 def _open(config: StudyConfig, record: Record, device: torch.device, say: Say) -> TrialData:
-    fingerprint = compute_fingerprint(config.data, input_files(config.data))
+    fingerprint = fingerprint_of(config.data)
     if fingerprint != record.fingerprint:  # before another log is prepared for nothing
         raise ReproduceError(
             f"{config.data.path} is not the log that trial {record.trial_number} was trained on (fingerprint "

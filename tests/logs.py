@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from data_pipeline.schema import Manifest, Shard
+from data_pipeline.schema import SCHEMA_VERSION, Manifest, Neighbours, Shard
 from data_pipeline.store import SequenceLog
 
 
@@ -25,7 +25,7 @@ def log_of(
         tables.append(pa.table(columns))
         shards.append(
             Shard(
-                name=f"{first}",
+                name=f"sequences-{first:05d}.arrow",
                 size=1,
                 sha256="",
                 first_user=first,
@@ -35,11 +35,12 @@ def log_of(
         )
         first += len(part)
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         fingerprint="f" * 64,
         name="test",
         origin="test",
         settings={},
+        inputs=(),
         counts=(),
         num_users=len(sequences),
         num_items=num_items,
@@ -47,10 +48,10 @@ def log_of(
         has_timestamps=times is not None,
         time_unit=None if times is None else "s",
         time_range=None,
-        tie_share=0.0,
         tie_order=None,
-        test_targets_tied=0.0,
-        repeat_share=repeats / max(1, total),
+        neighbours=Neighbours(num_repeats=repeats),
+        lengths={},
+        leave_one_out={},
         shards=tuple(shards),
         tables=(),
     )

@@ -62,7 +62,7 @@ def test_sequences_are_the_log_grouped_and_sorted(tmp_path: Path, rows: list[tup
 def test_second_run_returns_at_once(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DataConfig(path=str(write("log.txt", LOG)))
     folder = prepare(config, tmp_path / "cache")
-    monkeypatch.setattr("data_pipeline.build.read_interactions", None)
+    monkeypatch.setattr("data_pipeline.prepare.read_interactions", None)
     assert prepare(config, tmp_path / "cache") == folder
 
 
@@ -160,7 +160,7 @@ def test_input_that_changes_while_it_is_read(
             stream.write("1 1 1\n")
         return read_interactions(config)
 
-    monkeypatch.setattr("data_pipeline.build.read_interactions", append_and_read)
+    monkeypatch.setattr("data_pipeline.prepare.read_interactions", append_and_read)
     assert "the input changed while it was read" in error_of(DataConfig(path=str(path)))
 
 

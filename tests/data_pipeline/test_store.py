@@ -104,7 +104,8 @@ def test_damaged_file_is_named(folder: Path, name: str, damage: str) -> None:
     [
         (None, "no readable manifest"),
         ("{", "no readable manifest"),
-        ('{"schema_version": 99}', "must be 1, got 99"),
+        ('{"schema_version": 1}', "must be 2, got 1"),
+        ('{"schema_version": 99}', "written by a newer seqsweep .schema_version 99, this one reads 2"),
     ],
 )
 def test_manifest_missing_or_foreign(folder: Path, content: str | None, words: str) -> None:
