@@ -25,7 +25,7 @@ from data_pipeline.order import (
     order_by_row,
     raw_ranks,
 )
-from data_pipeline.schema import Manifest, Neighbours, Shard, TieOrder, TimeUnit
+from data_pipeline.schema import Counts, Manifest, Neighbours, Shard, TimeUnit
 from data_pipeline.shards import cut_users, write_ids, write_shard
 from data_pipeline.store import ITEM_IDS, USER_IDS
 
@@ -45,6 +45,16 @@ class Origin:
     inputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Interactions in the input's row order, and the raw id of every code."""
+
+    rows: Interactions
+    raw_user_id: pa.Array[Any]
+    raw_item_id: pa.Array[Any]
+    time_unit: TimeUnit | None
+
+
 def build_log(config: DataConfig, origin: Origin, table: pa.Table, folder: Path, notify: Notify) -> Manifest:
     """Filter, map ids, order; write shards and id tables into `folder`, and return the manifest.
 
@@ -52,42 +62,33 @@ def build_log(config: DataConfig, origin: Origin, table: pa.Table, folder: Path,
     """
     tell = notify if table.num_rows >= TOLD_ROWS else _silent
     tell(f"filtering {table.num_rows:,} interactions")
-    rows, raw_user_id, raw_item_id, unit = _columns(table)
+    columns, counts = filtered(table, config)
     del table
-    rows, counts = apply_filters(rows, config, unit)
-    user, raw_user_id = renumber(rows.user, raw_user_id)
-    item, raw_item_id = renumber(rows.item, raw_item_id)
-    length_U, num_V = np.bincount(user), np.bincount(item)
-    check_lengths(length_U, counts)
-    tell(f"ordering {len(user):,} interactions of {len(length_U):,} users")
-    ordered = _Ordered(user, item, rows.timestamp, length_U, config.shard_bytes)
-    total, tie_order = ordered.decide(raw_ranks(raw_item_id), config.seed)
+    ordered = Ordered(columns, config.shard_bytes)
+    check_lengths(ordered.length_U, counts)
+    tell(f"ordering {len(columns.rows.user):,} interactions of {len(ordered.length_U):,} users")
+    total = ordered.by_row()
+    if is_stored_by_item(total):
+        ordered.by_hash(config.seed)
     tell(f"writing {len(ordered.cuts)} shards")
-    shards = ordered.write(folder)
-    tables = (
-        write_ids(folder / ITEM_IDS, "item", 1, raw_item_id, num_V),
-        write_ids(folder / USER_IDS, "user", 0, raw_user_id, length_U),
-    )
-    time = rows.timestamp
-    content = Content(
-        counts=counts,
-        num_items=len(num_V),
-        length_U=length_U,
-        time_unit=unit,
-        time_range=None if time is None else (int(time.min()), int(time.max())),
-        neighbours=total,
-        tie_order=tie_order,
-        shards=shards,
-        tables=tables,
-    )
-    return describe(config, origin.fingerprint, origin.inputs, content, folder, notify)
+    return ordered.write(config, origin, counts, total, folder, notify)
+
+
+def filtered(table: pa.Table, config: DataConfig) -> tuple[Columns, tuple[Counts, ...]]:
+    """What the filters leave, users and items numbered in order of first appearance."""
+    columns = _columns(table)
+    rows, counts = apply_filters(columns.rows, config, columns.time_unit)
+    user, raw_user_id = renumber(rows.user, columns.raw_user_id)
+    item, raw_item_id = renumber(rows.item, columns.raw_item_id)
+    rows = Interactions(user, item, rows.timestamp, None)
+    return Columns(rows, raw_user_id, raw_item_id, columns.time_unit), counts
 
 
 def _silent(message: str) -> None:
     """For logs that are prepared at once."""
 
 
-def _columns(table: pa.Table) -> tuple[Interactions, pa.Array[Any], pa.Array[Any], TimeUnit | None]:
+def _columns(table: pa.Table) -> Columns:
     names = table.column_names
     rows = Interactions(
         user=codes(table["user"]),
@@ -99,7 +100,7 @@ def _columns(table: pa.Table) -> tuple[Interactions, pa.Array[Any], pa.Array[Any
     raw_user_id, raw_item_id = (
         cast("pa.DictionaryArray[Any, Any]", table[name].chunk(0)).dictionary for name in ("user", "item")
     )
-    return rows, raw_user_id, raw_item_id, cast(TimeUnit, unit.decode()) if unit else None
+    return Columns(rows, raw_user_id, raw_item_id, cast(TimeUnit, unit.decode()) if unit else None)
 
 
 def renumber(code: Codes, raw_id: pa.Array[Any]) -> tuple[Codes, pa.Array[Any]]:
@@ -112,40 +113,68 @@ def renumber(code: Codes, raw_id: pa.Array[Any]) -> tuple[Codes, pa.Array[Any]]:
         return code, raw_id
     new = np.empty(len(raw_id), np.int32)
     new[by_appearance] = np.arange(len(by_appearance), dtype=np.int32)
-    return new[code], raw_id.take(pa.array(by_appearance))
+    return new[code], raw_id.take(by_appearance)
 
 
-class _Ordered:
-    """Row numbers in order of (user, time), shard after shard."""
+class Ordered:
+    """Row numbers in order of (user, time), shard after shard; first `by_row`, then `by_hash` if need be."""
 
-    def __init__(
-        self, user: Codes, item: Codes, timestamp: Rows | None, length_U: Rows, shard_bytes: int
-    ) -> None:
-        self._user, self._item, self._timestamp, self._length_U = user, item, timestamp, length_U
-        offset_U = np.concatenate([np.zeros(1, np.int64), np.cumsum(length_U)])
-        self.cuts = cut_users(offset_U, timestamp is not None, shard_bytes)
-        self._row = rows_by_shard(user, self.cuts)
+    def __init__(self, columns: Columns, shard_bytes: int) -> None:
+        self._columns, rows = columns, columns.rows
+        self._user, self._item, self._timestamp = rows.user, rows.item, rows.timestamp
+        self.length_U = np.bincount(rows.user)
+        offset_U = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.length_U)])
+        self.cuts = cut_users(offset_U, rows.timestamp is not None, shard_bytes)
+        self._row = rows_by_shard(rows.user, self.cuts)
         self._begins = [int(offset_U[first]) for first, _ in self.cuts] + [int(offset_U[-1])]
+        self._hashed = False
 
-    def decide(self, rank_V: Rows, seed: int) -> tuple[Neighbours, TieOrder | None]:
-        """Order all shards, with ties as they should be; what there is to say of neighbours."""
-        total = sum(self._map(lambda number: self._order(number, rank_V)), Neighbours())
-        if self._timestamp is None:
-            return total, None
-        if not is_stored_by_item(total):
-            return total, "rows"
+    def by_row(self) -> Neighbours:
+        """Equal times as the rows came; what there is to say of neighbours."""
+        rank_V = raw_ranks(self._columns.raw_item_id)
+        return sum(self._map(lambda number: self._order(number, rank_V)), Neighbours())
+
+    def by_hash(self, seed: int) -> None:
+        """Equal times by a seeded hash."""
+        self._hashed = True
         for _ in self._map(lambda number: self._order_by_hash(number, seed)):
             pass
-        return total, "hash"
 
-    def write(self, folder: Path) -> tuple[Shard, ...]:
-        def write(number: int) -> Shard:
-            first, end = self.cuts[number]
-            row = self._row[self._part(number)]
-            time = None if self._timestamp is None else self._timestamp[row]
-            return write_shard(folder, number, first, self._length_U[first:end], self._item[row] + 1, time)
+    def write(
+        self,
+        config: DataConfig,
+        origin: Origin,
+        counts: tuple[Counts, ...],
+        total: Neighbours,
+        folder: Path,
+        notify: Notify,
+    ) -> Manifest:
+        """Shards and id tables into `folder`; the manifest of it all. total: what `by_row` gave."""
+        columns, time = self._columns, self._timestamp
+        num_V = np.bincount(self._item)
+        shards = tuple(self._map(lambda number: self._write(number, folder)))
+        tables = (
+            write_ids(folder / ITEM_IDS, "item", 1, columns.raw_item_id, num_V),
+            write_ids(folder / USER_IDS, "user", 0, columns.raw_user_id, self.length_U),
+        )
+        content = Content(
+            counts=counts,
+            num_items=len(num_V),
+            length_U=self.length_U,
+            time_unit=columns.time_unit,
+            time_range=None if time is None else (int(time.min()), int(time.max())),
+            neighbours=total,
+            tie_order=None if time is None else "hash" if self._hashed else "rows",
+            shards=shards,
+            tables=tables,
+        )
+        return describe(config, origin.fingerprint, origin.inputs, content, folder, notify)
 
-        return tuple(self._map(write))
+    def _write(self, number: int, folder: Path) -> Shard:
+        first, end = self.cuts[number]
+        row = self._row[self._part(number)]
+        time = None if self._timestamp is None else self._timestamp[row]
+        return write_shard(folder, number, first, self.length_U[first:end], self._item[row] + 1, time)
 
     def _order(self, number: int, rank_V: Rows) -> Neighbours:
         """Puts the shard's rows in order."""

@@ -129,10 +129,7 @@ def _ceilings(config: DataConfig, counts: Sequence[Counts]) -> Ceilings | None:
 
 def tell(manifest: Manifest, notify: Notify) -> None:
     for before, after in pairwise(manifest.counts):
-        notify(
-            f"{after.step} left {after.num_rows} of {before.num_rows} interactions, {after.num_users} users "
-            f"and {after.num_items} items"
-        )
+        notify(f"{after.step} left {after.num_rows} of {before.num_rows} interactions{_who(after)}")
     if manifest.tie_order == "hash":
         notify(
             "the log is stored by item id, so its rows say nothing about time: interactions of a user with "
@@ -149,3 +146,7 @@ def tell(manifest: Manifest, notify: Notify) -> None:
         notify(
             f"warning: {cold:.0%} of the test targets are items that no training part has: they always lose"
         )
+
+
+def _who(counts: Counts) -> str:
+    return "" if counts.num_users is None else f", {counts.num_users} users and {counts.num_items} items"

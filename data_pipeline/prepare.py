@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from data_pipeline import sources
 from data_pipeline.build import Origin, build_log
 from data_pipeline.config import DataConfig
 from data_pipeline.fingerprint import compute_fingerprint, hash_inputs
 from data_pipeline.schema import DataError, Manifest
-from data_pipeline import sources
 from data_pipeline.sources import input_files, read_interactions
 from data_pipeline.store import MANIFEST, NewerManifestError, damaged_files, read_manifest
 
@@ -101,7 +101,7 @@ def _checked(config: DataConfig) -> Path:
     if given:
         settings = ", ".join(f"{key}={value}" for key, value in given.items())
         raise DataError(
-            f"{config.path} is a prepared log, whose settings are those it was prepared with; got {settings}: "
+            f"{config.path} is a prepared log, with settings of its own; got {settings}: "
             "leave them out, or prepare the raw log with them"
         )
     folder = Path(config.path)

@@ -33,12 +33,15 @@ class _Record(BaseModel):
 
 
 class Counts(_Record):
-    """What was there after one step: "read", then one entry a filter that was asked for."""
+    """What was there after one step: "read", then one entry a filter that was asked for.
+
+    Users and items are None where the log was appended to: who was left out before is not kept.
+    """
 
     step: str
     num_rows: int
-    num_users: int
-    num_items: int
+    num_users: int | None
+    num_items: int | None
 
 
 class Neighbours(_Record):

@@ -1,0 +1,152 @@
+"""Rows, seconds and peak memory of preparing a generated log, by size; --address does it on Ray Data.
+
+The log: a Zipf catalogue, users of unlike activity, one row an interaction in order of time, as an event log
+is written. It is generated once into --folder and kept. Each measurement is a process of its own; its peak is
+of the process group (proportional set size, so that shared pages count once), looked at ten times a second.
+
+python benchmarks/prepare_log.py [--rows 1000000 10000000] [--ids integer string] [--address auto]
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+
+BLOCK_ROWS = 2_000_000
+ROWS_PER_USER, ROWS_PER_ITEM = 20, 100  # 100 million rows: 5 million users and 1 million items
+START, SECONDS_PER_ROW = 1_500_000_000, 1
+POLL_S = 0.1
+
+
+def generate(path: Path, num_rows: int, ids: str) -> None:
+    """A CSV file with a header: user,item,timestamp."""
+    generator = np.random.default_rng(0)
+    num_users, num_items = max(num_rows // ROWS_PER_USER, 10), max(num_rows // ROWS_PER_ITEM, 10)
+    raw_user = generator.permutation(num_users).astype(np.int64) + 1
+    raw_item = generator.permutation(num_items).astype(np.int64) + 1
+    popularity = np.cumsum(1 / np.arange(1, num_items + 1) ** 0.9)
+    staging = path.with_suffix(".staging")
+    options = csv.WriteOptions(quoting_style="none")
+    with csv.CSVWriter(staging, schema(ids), write_options=options) as writer:
+        for first in range(0, num_rows, BLOCK_ROWS):
+            size = min(BLOCK_ROWS, num_rows - first)
+            # the square of a uniform number: some users come a hundred times as often as others
+            user = (generator.random(size) ** 2 * num_users).astype(np.int64)
+            item = np.searchsorted(popularity, generator.random(size) * popularity[-1])
+            time_s = START + (first + np.arange(size)) * SECONDS_PER_ROW
+            columns: list[pa.Array[Any]] = [
+                pa.array(raw_user[user]),
+                pa.array(raw_item[item]),
+                pa.array(time_s),
+            ]
+            if ids == "string":
+                columns[:2] = [as_text(columns[0], "A"), as_text(columns[1], "B0")]
+            writer.write_table(pa.table(columns, schema=schema(ids)))
+    staging.rename(path)
+
+
+def schema(ids: str) -> pa.Schema:
+    kind = pa.string() if ids == "string" else pa.int64()
+    return pa.schema([("user", kind), ("item", kind), ("timestamp", pa.int64())])
+
+
+def as_text(number: pa.Array[Any], prefix: str) -> pa.Array[Any]:
+    """Of a fixed length, as the ids of shops are."""
+    padded = pc.utf8_lpad(number.cast(pa.string()), 12, "0")
+    return pc.replace_substring_regex(padded, "^", prefix)
+
+
+def measure(path: Path, address: str | None) -> dict[str, float]:
+    """Seconds and peak memory of `seqsweep prepare` on an empty cache."""
+    cache = Path(tempfile.mkdtemp(prefix="prepared-", dir=path.parent))
+    command = [sys.executable, "-m", "sweep", "prepare", "--data", str(path), "--cache", str(cache)]
+    if address is not None:
+        command += ["--address", address]
+    try:
+        began = time.perf_counter()
+        with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+            peak = 0
+            while process.poll() is None:
+                peak = max(peak, group_memory(process.pid))
+                time.sleep(POLL_S)
+        seconds = time.perf_counter() - began
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        again = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return {
+            "seconds": round(seconds, 1),
+            "again_seconds": round(time.perf_counter() - again, 1),
+            "peak_gib": round(peak / 2**30, 2),
+        }
+    finally:
+        shutil.rmtree(cache)
+
+
+def group_memory(group: int) -> int:
+    """Bytes, shared ones by share, of all processes of the group."""
+    total = 0
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if os.getpgid(int(folder.name)) == group:
+                    total += proportional_bytes(folder)
+            except (OSError, ValueError):
+                continue  # it has ended
+    return total
+
+
+def proportional_bytes(process: Path) -> int:
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
+    parser.add_argument("--ids", nargs="*", choices=("integer", "string"), default=["integer", "string"])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "seqsweep-prepare-log")
+    parser.add_argument("--address", help="prepare on this Ray cluster, with Ray Data")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for ids in arguments.ids:
+        for num_rows in arguments.rows:
+            path = arguments.folder / f"{ids}-{num_rows}.csv"
+            if not path.exists():
+                generate(path, num_rows, ids)
+            runs = [measure(path, arguments.address) for _ in range(arguments.repeats)]
+            median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+            results.append({"ids": ids, "rows": num_rows, "gigabytes": path.stat().st_size / 1e9, **median})
+            print(json.dumps(results[-1]), flush=True)
+    record = {
+        "benchmark": "prepare_log",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "address": arguments.address,
+        "results": results,
+    }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
