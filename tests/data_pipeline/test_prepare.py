@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
+from data_pipeline.prepare import fingerprint_of, prepare
 from data_pipeline.schema import DataError
 from data_pipeline.sources import read_interactions
 from data_pipeline.store import open_log, read_item_ids, read_user_ids
@@ -164,6 +166,90 @@ def test_input_that_changes_while_it_is_read(
     assert "the input changed while it was read" in error_of(DataConfig(path=str(path)))
 
 
+def test_sample_of_users_is_drawn_last(write: Write, tmp_path: Path) -> None:
+    path = write("log.txt", LOG)
+    config = DataConfig(path=str(path), max_users=5, min_item_interactions=2)
+    log = open_log(prepare(config, tmp_path / "cache"))
+    whole = open_log(prepare(config.model_copy(update={"max_users": None}), tmp_path / "cache"))
+    assert [count.step for count in log.manifest.counts] == ["read", "k_core", "max_users"]
+    assert (log.num_users, whole.num_users) == (5, 20)
+    sample = read_user_ids(tmp_path / "cache" / log.manifest.fingerprint).to_pydict()
+    everybody = read_user_ids(tmp_path / "cache" / whole.manifest.fingerprint).to_pydict()
+    length = dict(zip(everybody["raw_user_id"], everybody["count"], strict=True))
+    # whole sequences, nobody twice
+    assert sample["count"] == [length[user] for user in dict.fromkeys(sample["raw_user_id"])]
+    other = open_log(prepare(config.model_copy(update={"seed": 1}), tmp_path / "cache"))
+    others = read_user_ids(tmp_path / "cache" / other.manifest.fingerprint).to_pydict()
+    assert others["raw_user_id"] != sample["raw_user_id"]
+
+
+def test_a_prepared_folder_is_a_log_too(write: Write, tmp_path: Path) -> None:
+    folder = prepare(DataConfig(path=str(write("log.txt", LOG))), tmp_path / "cache")
+    config = DataConfig(path=str(folder))
+    assert prepare(config, tmp_path / "elsewhere") == folder
+    assert fingerprint_of(config) == folder.name
+    with pytest.raises(DataError, match=r"settings of its own; got max_users=3: leave them out"):
+        prepare(config.model_copy(update={"max_users": 3}), tmp_path / "elsewhere")
+    (folder / "item_ids.parquet").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"item_ids.parquet: checksum or size differs"):
+        prepare(config, tmp_path / "elsewhere")
+
+
+def test_a_cache_that_was_moved(write: Write, tmp_path: Path) -> None:
+    path, cache = write("log.txt", LOG), tmp_path / "cache"
+    folder = prepare(DataConfig(path=str(path)), cache)
+    (tmp_path / "moved").mkdir()
+    cache.rename(tmp_path / "moved" / "cache")
+    path.rename(tmp_path / "moved" / "log.txt")
+    told: list[str] = []
+    moved = DataConfig(path=str(tmp_path / "moved" / "log.txt"))
+    assert prepare(moved, tmp_path / "moved" / "cache", told.append).name == folder.name
+    assert told == []  # found, not prepared again
+    assert open_log(tmp_path / "moved" / "cache" / folder.name).num_users == 20
+
+
+def test_a_folder_of_a_newer_version_stays(write: Write, tmp_path: Path) -> None:
+    config = DataConfig(path=str(write("log.txt", LOG)))
+    folder = prepare(config, tmp_path / "cache")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
+    before = digests(folder)
+    with pytest.raises(DataError, match=r"written by a newer seqsweep .* update seqsweep"):
+        prepare(config, tmp_path / "cache")
+    assert digests(folder) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.arrow", "/etc/passwd", "a/b.arrow", "sequences.arrow\n", ".arrow"]
+)
+def test_a_manifest_names_no_file_outside_its_folder(write: Write, tmp_path: Path, name: str) -> None:
+    config = DataConfig(path=str(write("log.txt", LOG)))
+    folder = prepare(config, tmp_path / "cache")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][0]["name"] = name
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"not a manifest: .*name"):
+        open_log(folder)
+    assert open_log(prepare(config, tmp_path / "cache")).num_users == 20  # prepared again
+
+
+@pytest.mark.parametrize("name", ["a b.txt", "..txt.txt", "[x].txt", "-x.txt", "\n.txt", "a\x1b[31m.txt"])
+def test_any_file_name_goes(write: Write, tmp_path: Path, name: str) -> None:
+    folder = prepare(DataConfig(path=str(write(name, LOG)), format="plain"), tmp_path / "cache")
+    assert folder.parent == tmp_path / "cache"
+    assert open_log(folder).manifest.origin == name
+
+
+def test_a_full_disk_leaves_nothing(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data_pipeline.build.write_ids", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(DataConfig(path=str(write("log.txt", LOG))), tmp_path / "cache")
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
 SLOW_PREPARE = """
 import sys, time
 from pathlib import Path
@@ -202,6 +288,47 @@ def test_killed_in_the_middle_is_recovered(write: Write, tmp_path: Path) -> None
     folder = prepare(DataConfig(path=str(path)), cache)
     assert open_log(folder).num_users == 20
     assert sorted(path.name for path in cache.iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from data_pipeline.prepare import DataConfig, prepare
+print("begins", flush=True)
+while True:
+    prepare(DataConfig(path=sys.argv[1], shard_bytes=20_000), Path(sys.argv[2]))
+    if sys.argv[3] == "once":
+        break
+    for path in Path(sys.argv[2]).iterdir():  # so that it is at work whenever it is killed
+        if path.is_dir() and not path.name.startswith("."):
+            path.rename(path.with_name(f".done-{path.name}"))
+            __import__("shutil").rmtree(path.with_name(f".done-{path.name}"))
+"""
+NUM_KILLS = int(
+    os.environ.get("SEQSWEEP_KILLS", "6")
+)
+
+
+def test_killed_at_any_moment(write: Write, tmp_path: Path) -> None:
+    """Whatever a kill leaves, a folder that has its place is whole, and the next preparation succeeds."""
+    generator = np.random.default_rng(0)
+    rows = np.column_stack([generator.integers(0, 900, 30_000), generator.integers(0, 99, 30_000)])
+    path, cache = write("log.txt", "".join(f"{user} {item}\n" for user, item in rows)), tmp_path / "cache"
+    for _ in range(NUM_KILLS):
+        command = [sys.executable, "-c", KILLED, str(path), str(cache), "again"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            read_line(process, "begins")
+            time.sleep(generator.random() * 0.6)
+            process.send_signal(signal.SIGKILL)
+        for folder in cache.iterdir() if cache.exists() else []:
+            if folder.is_dir() and not folder.name.startswith("."):
+                open_log(folder)
+    folder = prepare(DataConfig(path=str(path), shard_bytes=20_000), cache)
+    assert open_log(folder).num_users == len(np.unique(rows[:, 0]))
+    assert {path.name for path in cache.iterdir() if not path.name.startswith(".done")} == {
+        folder.name,
+        f"{folder.name}.lock",
+    }
 
 
 def test_of_two_processes_one_works_and_the_other_waits(write: Write, tmp_path: Path) -> None:
