@@ -7,6 +7,8 @@ of the process group (proportional set size, so that shared pages count once), l
 python benchmarks/prepare_log.py [--rows 1000000 10000000] [--ids integer string] [--address auto]
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os

@@ -179,15 +179,16 @@ class Ordered:
     def _order(self, number: int, rank_V: Rows) -> Neighbours:
         """Puts the shard's rows in order."""
         part = self._part(number)
-        row = np.sort(self._row[part])
+        row = self._row[part]
         shard = self._take(row)
         order = order_by_row(shard)
         self._row[part] = row[order]
         return neighbours(shard, order, rank_V)
 
     def _order_by_hash(self, number: int, seed: int) -> None:
+        """Of rows in any order: those whose hashes are equal are equal themselves."""
         part = self._part(number)
-        row = np.sort(self._row[part])
+        row = self._row[part]
         self._row[part] = row[order_by_hash(self._take(row), seed)]
 
     def _take(self, row: Rows) -> ShardRows:

@@ -1,8 +1,11 @@
 """Every setting that decides which interactions enter the sequences, and in which order."""
 
-from typing import Literal, Self
+from datetime import date
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from data_pipeline.dates import whole_seconds
 
 ColumnRole = Literal["user", "item", "rating", "timestamp", "time"]
 
@@ -13,7 +16,8 @@ class DataConfig(BaseModel):
     path: a file, a folder or glob of Parquet, Arrow or Feather files, or "demo" for the generated log.
     format: a key of `sources.SOURCES`; "auto" tells it from the file's name.
     columns: role to column, by name or by 0-based number, such as {"user": "userId", "item": "1"}.
-    start_time, end_time: seconds since 1970, whatever unit the log has; the start is kept, the end is not.
+    start_time, end_time: seconds since 1970 or an ISO date, whatever unit the log has; the start is kept,
+        the end is not.
     drop_duplicates: keep the first of rows with equal user, item and timestamp.
     k_core: "iterated" repeats both minima to a fixed point; "single" counts once, as the papers' scripts do.
     max_users: a sample of that many users, drawn after all other filters: for a quick look.
@@ -35,6 +39,13 @@ class DataConfig(BaseModel):
     max_users: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     shard_bytes: int = Field(128 * 2**20, ge=1)
+
+    @field_validator("start_time", "end_time", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        if isinstance(value, date):  # TOML has dates of its own
+            value = value.isoformat()
+        return whole_seconds(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def check(self) -> Self:

@@ -79,10 +79,13 @@ class DeviceSequences:
 
 
 def personal_clocks(log: SequenceLog, train_end_U: Ints) -> tuple[Ints, Ints]:
-    """Each user's first time, and the smallest positive gap of the training part (1 where there is none).
+    """Each user's first time, and the smallest positive gap of the training part: the user's unit of time.
 
     The training part alone: a gap to a held-out interaction would tell of the future (the reference
-    implementation of TiSASRec takes the whole history).
+    implementation of TiSASRec takes the whole history). Users without such a gap get the median of the
+    others' units, 1 where nobody has one: in a temporal split most that are tested may have no training part
+    (of the generated log 318 of 375; with 1 s for them all gaps look endless, and TiSASRec's test NDCG@10 is
+    .38 instead of .52).
     """
     time = np.concatenate([np.zeros(0, np.int64), *log.timestamp_chunks()])
     begin_U = log.offset_U[:-1]
@@ -94,7 +97,8 @@ def personal_clocks(log: SequenceLog, train_end_U: Ints) -> tuple[Ints, Ints]:
     gap[begin_U] = never
     gap[:-1][~training_mask(log.offset_U, train_end_U)] = never
     unit_U = np.minimum.reduceat(gap, begin_U) if len(begin_U) else begin_U
-    unit_U[(unit_U == never) | (log.offset_U[1:] == begin_U)] = 1
+    has_none_U = (unit_U == never) | (log.offset_U[1:] == begin_U)
+    unit_U[has_none_U] = int(np.median(unit_U[~has_none_U])) if not has_none_U.all() else 1
     return origin_U, unit_U
 
 

@@ -29,6 +29,26 @@ MinUser = Annotated[
 MinItem = Annotated[
     int | None, typer.Option(help="Leave out items with fewer interactions.", rich_help_panel=DATA)
 ]
+StartTime = Annotated[
+    str | None,
+    typer.Option(help="Leave out what is earlier: seconds since 1970, or an ISO date.", rich_help_panel=DATA),
+]
+EndTime = Annotated[
+    str | None, typer.Option(help="Leave out what is at this time or later.", rich_help_panel=DATA)
+]
+DropDuplicates = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-duplicates", help="Keep one of rows with equal user, item and time.", rich_help_panel=DATA
+    ),
+]
+KCore = Annotated[
+    str | None,
+    typer.Option(help="How the two minima are met: iterated (the default), or single.", rich_help_panel=DATA),
+]
+MaxUsers = Annotated[
+    int | None, typer.Option(help="A sample of so many users, for a quick look.", rich_help_panel=DATA)
+]
 Cache = Annotated[Path | None, typer.Option(help="Where prepared logs are kept.  [default: .cache/prepared]")]
 Runs = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str, typer.Argument(help="A study's name below --runs, or its folder.")]
@@ -38,24 +58,8 @@ def default_name(data: str | None) -> str:
     return "demo" if data in (None, "demo") else Path(str(data)).name.split(".")[0]
 
 
-def data_section(
-    data: str | None,
-    format: str | None,
-    columns: str | None,
-    min_rating: float | None,
-    min_user_interactions: int | None,
-    min_item_interactions: int | None,
-) -> dict[str, Any]:
-    return without_none(
-        {
-            "path": data,
-            "format": format,
-            "columns": pairs(columns.split(","), "--columns", text=True) if columns else None,
-            "min_rating": min_rating,
-            "min_user_interactions": min_user_interactions,
-            "min_item_interactions": min_item_interactions,
-        }
-    )
+def column_names(columns: str | None) -> dict[str, Any] | None:
+    return pairs(columns.split(","), "--columns", text=True) if columns else None
 
 
 def pairs(texts: list[str], flag: str, *, text: bool = False) -> dict[str, Any]:

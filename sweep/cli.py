@@ -16,11 +16,16 @@ from sweep.arguments import (
     Cache,
     Columns,
     Data,
+    DropDuplicates,
+    EndTime,
     Format,
+    KCore,
+    MaxUsers,
     MinItem,
     MinRating,
     MinUser,
-    data_section,
+    StartTime,
+    column_names,
     default_name,
     pairs,
     resolve,
@@ -46,6 +51,11 @@ def prepare(
     min_rating: MinRating = None,
     min_user_interactions: MinUser = None,
     min_item_interactions: MinItem = None,
+    start_time: StartTime = None,
+    end_time: EndTime = None,
+    drop_duplicates: DropDuplicates = None,
+    k_core: KCore = None,
+    max_users: MaxUsers = None,
     cache: Cache = None,
 ) -> None:
     """Read a log, order it and write the shards that studies train on; print what was found."""
@@ -54,10 +64,20 @@ def prepare(
     from sweep.config import StudyConfig
 
     with user_errors():
-        section = data_section(
-            data, format, columns, min_rating, min_user_interactions, min_item_interactions
-        )
-        config = StudyConfig.build({"data": section, **({} if cache is None else {"cache": cache})})
+        section = {
+            "path": data,
+            "format": format,
+            "columns": column_names(columns),
+            "min_rating": min_rating,
+            "min_user_interactions": min_user_interactions,
+            "min_item_interactions": min_item_interactions,
+            "start_time": start_time,
+            "end_time": end_time,
+            "drop_duplicates": drop_duplicates,
+            "k_core": k_core,
+            "max_users": max_users,
+        }
+        config = StudyConfig.build(without_none({"data": section, "cache": cache}))
         folder = prepare_log(config.data, config.cache.absolute(), say)
         manifest = open_log(folder).manifest
         say(
@@ -84,6 +104,11 @@ def run(
     min_rating: MinRating = None,
     min_user_interactions: MinUser = None,
     min_item_interactions: MinItem = None,
+    start_time: StartTime = None,
+    end_time: EndTime = None,
+    drop_duplicates: DropDuplicates = None,
+    k_core: KCore = None,
+    max_users: MaxUsers = None,
     models: Annotated[
         str | None, typer.Option(help="Families to search, by commas, or `all`.", rich_help_panel=SEARCH)
     ] = None,
@@ -151,6 +176,16 @@ def run(
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard", help="Write event files too.", rich_help_panel=SEARCH)
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="leave_one_out, or temporal.  [default: leave_one_out]", rich_help_panel=SEARCH),
+    ] = None,
+    cuts: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --split temporal: two shares (0.8,0.9), dates or seconds.", rich_help_panel=SEARCH
+        ),
+    ] = None,
     ranking: Annotated[str | None, typer.Option(help="full, or sampled:100", rich_help_panel=SEARCH)] = None,
     seen: Annotated[str | None, typer.Option(help="auto, keep, remove", rich_help_panel=SEARCH)] = None,
     seed: Annotated[
@@ -171,17 +206,31 @@ def run(
 ) -> None:
     """Start a study, or go on with it: the same command after any crash."""
     with user_errors():
-        section = data_section(
-            data, format, columns, min_rating, min_user_interactions, min_item_interactions
-        )
         given = {
             "name": name or (None if settings is not None else default_name(data)),
             "tensorboard": tensorboard,
             "seed": seed,
             "runs": runs,
             "cache": cache,
-            "data": section,
-            "protocol": {"ranking": ranking, "seen": seen},
+            "data": {
+                "path": data,
+                "format": format,
+                "columns": column_names(columns),
+                "min_rating": min_rating,
+                "min_user_interactions": min_user_interactions,
+                "min_item_interactions": min_item_interactions,
+                "start_time": start_time,
+                "end_time": end_time,
+                "drop_duplicates": drop_duplicates,
+                "k_core": k_core,
+                "max_users": max_users,
+            },
+            "protocol": {
+                "split": split,
+                "cuts": cuts.split(",") if cuts else None,
+                "ranking": ranking,
+                "seen": seen,
+            },
             "space": {
                 "models": models.split(",") if models else None,
                 "function": resolve(space),

@@ -14,6 +14,7 @@ import ray
 import torch
 
 from data_pipeline.prepare import prepare
+from data_pipeline.split import Split, count_cold_targets
 from data_pipeline.store import SequenceLog, open_log, read_item_ids
 from results.export import export_best, model_card
 from results.leaderboard import StudyFacts
@@ -65,10 +66,12 @@ def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -
     """
     prepared = prepare(config.data, config.cache.absolute(), view.say)
     log = open_log(prepared)
+    split = config.protocol.open_split(log, view.say)  # before there is a study: it may be refused
     with open_study(config, log, view, warm_start) as study:
+        tell_split(config, study, log, split, view)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        data = open_data(log, config.protocol, device)
-        facts = study_facts(config, log)
+        data = open_data(log, config.protocol, device, split)
+        facts = study_facts(config, log, split)
         publisher = Publisher(study, config.folder, facts, reference_rows(config, study, data, view))
         publisher.write()
         if study.has_more or plan_finalists(config, study):
@@ -173,13 +176,21 @@ def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> Non
         )
 
 
-def study_facts(config: StudyConfig, log: SequenceLog) -> StudyFacts:
-    seen = "removed" if config.protocol.removes_seen(log) else "kept"
+def tell_split(config: StudyConfig, study: Study, log: SequenceLog, split: Split, view: View) -> None:
+    """Who trains and who is evaluated; counted once, then kept with the study."""
+    if "split" not in study.attributes:
+        study.set_attribute("split", {**split.counts, **count_cold_targets(log, split)})
+    counts: dict[str, int] = study.attributes["split"]
+    told = [f"{number:,} {name.removeprefix('num_').replace('_', ' ')}" for name, number in counts.items()]
+    view.say(f"{config.protocol.describe(log, split)}: {', '.join(told)}")
+
+
+def study_facts(config: StudyConfig, log: SequenceLog, split: Split) -> StudyFacts:
     return StudyFacts(
         study=config.name,
         fingerprint=log.manifest.fingerprint,
         objective=f"valid.{config.training.objective}",
-        protocol=f"{config.protocol.split}, ranking={config.protocol.ranking}, seen items {seen}",
+        protocol=config.protocol.describe(log, split),
         versions=versions(),
     )
 
@@ -191,7 +202,7 @@ def reference_rows(config: StudyConfig, study: Study, data: TrialData, view: Vie
         scored = score_baselines(data, config.protocol, config.training.objective)
         study.set_attribute("baselines", [asdict(record) for record in scored])
     baselines = [TrialRecord(**row) for row in study.attributes["baselines"]]
-    return baselines + ceiling_records(data.log.manifest, config.training.objective)
+    return baselines + ceiling_records(data.log.manifest, config.protocol, config.training.objective)
 
 
 def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publisher, view: View) -> None:

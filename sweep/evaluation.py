@@ -4,18 +4,31 @@ Shapes: B users of a block, L length, N candidates, U evaluated users.
 """
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from datetime import date
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from data_pipeline.device import DeviceSequences
 from data_pipeline.history import History
 from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.split import Targets
+from data_pipeline.schema import DataError
+from data_pipeline.split import (
+    DEFAULT_CUTS,
+    Cut,
+    Notify,
+    Split,
+    Targets,
+    check_cuts,
+    cut_dates,
+    leave_one_out,
+    silent,
+    temporal,
+)
 from data_pipeline.store import SequenceLog
 from models import SequenceModel
 from results.metrics import Ranks
@@ -32,15 +45,67 @@ class ProtocolConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    split: Literal["leave_one_out"] = "leave_one_out"
-    min_eval_interactions: int = Field(default=3, ge=3)  # users with fewer only train
+    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    min_eval_interactions: int = Field(default=3, ge=3)  # of leave_one_out: users with fewer only train
+    cuts: tuple[Cut, Cut] | None = None  # of temporal: shares of the interactions, seconds since 1970, dates
     ranking: str = Field(default="full", pattern=r"^(full|sampled:[1-9][0-9]*)$")
     seen: Literal["auto", "keep", "remove"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_cuts(cls, values: Any) -> Any:
+        """Written out, so that a study keeps the cuts that it began with."""
+        if isinstance(values, dict) and values.get("split") == "temporal" and values.get("cuts") is None:
+            return {**values, "cuts": DEFAULT_CUTS}
+        return values
+
+    @field_validator("cuts", mode="before")
+    @classmethod
+    def _plain_cuts(cls, cuts: Any) -> Any:
+        return tuple(map(_plain_cut, cuts)) if isinstance(cuts, list | tuple) else cuts
+
+    @model_validator(mode="after")
+    def _settings_of_the_split(self) -> Self:
+        if self.split == "leave_one_out" and self.cuts is not None:
+            raise ValueError(f"cuts belong to split=temporal, got split=leave_one_out and cuts={self.cuts}")
+        if self.split == "temporal" and self.min_eval_interactions != 3:
+            raise ValueError(
+                "min_eval_interactions belongs to split=leave_one_out, got split=temporal and "
+                f"min_eval_interactions={self.min_eval_interactions}"
+            )
+        if self.cuts is not None:
+            check_cuts(self.cuts)
+        return self
+
+    def open_split(self, log: SequenceLog, notify: Notify = silent) -> Split:
+        """The same for the driver and every worker. Raises DataError where the log does not allow it."""
+        if self.cuts is not None:
+            return temporal(log, self.cuts, notify)
+        return leave_one_out(log.offset_U, self.min_eval_interactions)
+
+    def describe(self, log: SequenceLog, split: Split) -> str:
+        """One line, for whoever reads a leaderboard."""
+        cuts = f" ({' and '.join(cut_dates(log, split))})" if split.cut_times is not None else ""
+        seen = "removed" if self.removes_seen(log) else "kept"
+        return f"{self.split}{cuts}, ranking={self.ranking}, seen items {seen}"
 
     def removes_seen(self, log: SequenceLog) -> bool:
         if self.seen == "auto":
             return log.manifest.repeat_share <= REPEATS_ARE_NORMAL
         return self.seen == "remove"
+
+
+def _plain_cut(cut: Any) -> Any:
+    """Flags give numbers as text, and TOML has dates of its own."""
+    if isinstance(cut, date):
+        return cut.isoformat()
+    if isinstance(cut, str):
+        for number in (int, float):
+            try:
+                return number(cut)
+            except ValueError:
+                continue
+    return cut
 
 
 class Scorer(Protocol):
@@ -89,6 +154,11 @@ class Ranker:
         if self._removes_seen and log.manifest.repeat_share > 0:
             kept_U = ~self._target_was_seen(begin_U, targets.position)
         self.num_seen_targets = int((~kept_U).sum())
+        if self.num_seen_targets and not kept_U.any():
+            raise DataError(
+                f"no user is left to rank for {part}: each of the {len(kept_U)} had the target before, and "
+                'seen items are removed; keep them (seen = "keep")'
+            )
         self.user_id_U = targets.user_id[kept_U]
         self._begin_U, self._target_position_U = begin_U[kept_U], targets.position[kept_U]
         self._candidate_UN: npt.NDArray[np.int32] | None = None

@@ -12,7 +12,7 @@ from ray import tune
 
 from data_pipeline.device import DeviceSequences
 from data_pipeline.schema import Manifest
-from data_pipeline.split import Split, leave_one_out
+from data_pipeline.split import Split
 from data_pipeline.store import SequenceLog
 from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
@@ -115,8 +115,11 @@ def _rank_users(trial_number: int, state: TrainState, data: TrialData, context: 
     write_ranks(ranks_path(context.folder, trial_number), valid=valid, test=test)
 
 
-def open_data(log: SequenceLog, protocol: ProtocolConfig, device: torch.device) -> TrialData:
-    split = leave_one_out(log.offset_U, protocol.min_eval_interactions)
+def open_data(
+    log: SequenceLog, protocol: ProtocolConfig, device: torch.device, split: Split | None = None
+) -> TrialData:
+    """`split`: the protocol's, where it is open already."""
+    split = protocol.open_split(log) if split is None else split
     sequences = DeviceSequences(log, device, split.train_end_U)
     return TrialData(log, sequences, split, Ranker(log, sequences, split.valid, protocol, "valid"))
 

@@ -21,7 +21,10 @@ def test_personal_clocks_look_at_the_training_part_alone() -> None:
     train_end_U = log.offset_U[1:] - 2
     origin_U, unit_U = personal_clocks(log, train_end_U)
     assert origin_U.tolist() == [100, 7, 50]
-    assert unit_U.tolist() == [10, 1, 1]  # 30 and 1 lie in the held-out part; one item; no positive gap
+    # 30 and 1 lie in the held-out part. One item; no positive gap: the median of the others
+    assert unit_U.tolist() == [10, 10, 10]
+    _, unit_U = personal_clocks(log, log.offset_U[:-1] + 1)
+    assert unit_U.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])

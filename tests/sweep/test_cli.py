@@ -150,6 +150,18 @@ def test_one_process_twice_gives_equal_trials_and_weights(folder: Path) -> None:
         (("run", "--address", "ray://x:1", "--data", "log.txt"), ("ray://x:1", "auto")),
         (("run", "missing.toml"), ("missing.toml",)),
         (("status", "nothing"), ("nothing",)),
+        (("run", "--data", "timeless.txt", "--split", "temporal"), ("needs timestamps", "leave_one_out")),
+        (("run", "--data", "log.txt", "--split", "temporal", "--cuts", "0.9,0.8"), ("cut must be before",)),
+        (("run", "--data", "log.txt", "--split", "temporal", "--cuts", "0.9"), ("protocol.cuts",)),
+        (("run", "--data", "log.txt", "--cuts", "0.8,0.9"), ("cuts belong to split=temporal",)),
+        (
+            ("run", "--data", "log.txt", "--split", "temporal", "--cuts", "500,1500"),
+            ("nothing to validate", "move the cuts"),
+        ),
+        (("prepare", "--data", "log.txt", "--start-time", "soon"), ("data.start_time", "ISO date", "'soon'")),
+        (("prepare", "--data", "log.txt", "--end-time", "1970-01-01"), ("time_range", "end_time=0")),
+        (("prepare", "--data", "log.txt", "--k-core", "twice"), ("data.k_core", "'single'")),
+        (("prepare", "--data", "log.txt", "--max-users", "0"), ("data.max_users", "equal to 1")),
         (("run", "--data", "log.txt", "--set", "dropout=0.7:0.9"), ("dropout", "0 to 0.6")),
         (("run", "--data", "log.txt", "--sampler", "cmaes"), ("cmaes", "residual")),
         (("run", "--data", "log.txt", "--objective", "ndcg@10,speed"), ("objectives", "num_parameters")),
@@ -170,6 +182,32 @@ def test_a_mistake_is_one_message(
     assert done.stderr.startswith("error: ")
     for word in words:
         assert word in done.stderr
+
+
+def test_a_split_that_cannot_be_leaves_no_study_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that other cuts are taken under the same name."""
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(app, ("run", "--data", "log.txt", "--split", "temporal", "--cuts", "500,1500"))
+    assert "nothing to validate" in done.stderr and not (folder / "runs").exists()
+
+
+def test_the_filters_of_a_log_are_flags(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    lines = ["1 10 5", "1 10 5", "1 20 100", "1 30 200", "1 40 300", "2 10 150", "2 20 250", "2 30 260"]
+    (folder / "few.txt").write_text("\n".join([*lines, "3 50 270"]) + "\n")
+
+    def prepared(*flags: str) -> str:
+        done = CliRunner().invoke(app, ("prepare", "--data", "few.txt", *flags))
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    assert "3 users, 5 items, 9 interactions" in prepared()
+    assert "3 users, 5 items, 8 interactions" in prepared("--drop-duplicates")
+    assert "3 users, 5 items, 7 interactions" in prepared("--start-time", "1970-01-01T00:01:40Z")
+    assert "2 users, 3 items, 6 interactions" in prepared("--end-time", "260")
+    minima = ("--min-user-interactions", "3", "--min-item-interactions", "2")
+    assert "2 users, 3 items, 7 interactions" in prepared(*minima, "--k-core", "single")
+    assert "1 users" in prepared("--max-users", "1", "--min-user-interactions", "3")
 
 
 def test_a_mistake_that_ray_finds_is_one_message_too(folder: Path) -> None:
