@@ -322,7 +322,7 @@ def export_winner(
     autocast = config.training.autocast and device.type == "cuda"
     test = compute_metrics(ranker.rank(ModelScorer(model, autocast=autocast)))
     winner = dataclasses.replace(best, test=test)
-    manifest = data.log.manifest
+    manifest, counts = data.log.manifest, count_cold_targets(data.log, data.split)
     export_best(
         config.folder,
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
@@ -352,6 +352,9 @@ def export_winner(
                 "users": manifest.num_users,
                 "items": manifest.num_items,
                 "interactions": manifest.num_interactions,
+                "neighbours with equal times": f"{manifest.tie_share:.1%}",
+                "repeats": f"{manifest.repeat_share:.1%}",
+                "cold test targets": counts["num_cold_test_targets"],
             },
             over_seeds(study, best.trial),
         ),
