@@ -62,11 +62,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--logs", nargs="*", choices=LOGS, default=list(LOGS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(os.environ.get("SEQSWEEP_DATA", "../shared/data"))
-    present = {name: (str(folder / file), n) for name, (file, n) in LOGS.items() if (folder / file).exists()}
+    chosen = {name: LOGS[name] for name in arguments.logs}
+    present = {
+        name: (str(folder / file), n) for name, (file, n) in chosen.items() if (folder / file).exists()
+    }
     record: dict[str, object] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": str(device),
