@@ -9,7 +9,7 @@ import json
 import statistics
 import time
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -22,8 +22,7 @@ warnings.simplefilter("ignore")
 
 
 class EpochTimes(Callback):
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
+    seconds: ClassVar[list[float]] = []  # of the class: RecTools trains with a copy of the trainer
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self._began = time.perf_counter()
