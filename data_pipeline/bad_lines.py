@@ -1,12 +1,15 @@
 """Finds the line that keeps a text file from being read. Row by row: only for files known to be bad."""
 
 import csv
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.columns import Role
+from data_pipeline.columns import Role, id_problem
 from data_pipeline.layout import TextLayout
 from data_pipeline.schema import DataError
-from data_pipeline.text_file import cut, explain_stream_error
+from data_pipeline.separators import long_fields
+from data_pipeline.text_file import MAX_LINE_BYTES, cut, explain_stream_error, open_lines, told
 from data_pipeline.times import EXPECTED_TIME, NUMBER, TimeKind, time_kind
 
 
@@ -18,13 +21,56 @@ def locate_bad_line(path: Path, layout: TextLayout, reason: str) -> DataError:
         for line, text, fields in layout.rows(path):
             if problem := _problem(fields, layout, kind):
                 return DataError(f"{path}, line {line}: {problem} (in {cut(text)})")
+            if len(text) > MAX_LINE_BYTES:
+                return DataError(f"{path}, line {line}: {too_long()} (in {cut(text)})")
             if kind is None and "timestamp" in layout.columns:
                 kind = time_kind(fields[layout.columns["timestamp"]].strip())
     except OSError as error:
         return explain_stream_error(path, error)
     except csv.Error as error:
-        return DataError(f"{path}, line {line + 1}: {error}; expected {layout.expected}; correct the row")
+        return DataError(
+            f"{path}, line {line + 1}: {told(error)}; expected {layout.expected}; correct the row"
+        )
     return DataError(f"{path}: {reason}; expected {layout.expected}; check format and columns")
+
+
+def too_long() -> str:
+    return (
+        f"a row longer than {MAX_LINE_BYTES >> 20} MiB; expected one interaction a line; look for a "
+        "quotation mark that is left open, or for a missing line end"
+    )
+
+
+def open_quote(path: Path, layout: TextLayout) -> DataError | None:
+    """The row whose quotation mark is open at the end of the file: all that follows went into one field."""
+    with open_lines(path, newline="") as stream, long_fields():
+        record: list[str] = []  # lines that the reader took since its last row
+        first = 1
+        reader = csv.reader(_kept(stream, record), delimiter=layout.separator)
+        try:
+            for _ in reader:
+                last, record[:] = "".join(record), []
+                start, first = first, reader.line_num + 1
+        except csv.Error as error:
+            return DataError(
+                f"{path}, line {first}: {told(error)}; expected {layout.expected}; correct the row"
+            )
+    try:
+        with long_fields():
+            list(csv.reader(io.StringIO(last, newline=""), delimiter=layout.separator, strict=True))
+    except csv.Error as error:
+        if "end of data" in str(error):
+            return DataError(
+                f"{path}, line {start}: a quotation mark is left open (in {cut(last)}); expected "
+                f"{layout.expected}; close it, or double it where it is part of the text"
+            )
+    return None
+
+
+def _kept(stream: io.TextIOWrapper, record: list[str]) -> Iterator[str]:
+    for line in stream:
+        record.append(line)
+        yield line
 
 
 def _problem(fields: list[str], layout: TextLayout, kind: TimeKind | None) -> str | None:
@@ -50,7 +96,8 @@ def _field_problem(role: Role, value: str, kind: TimeKind | None) -> str | None:
         return (
             None if fits else f"non-numeric rating {cut(value)}; expected a number; correct or remove the row"
         )
-    return None if value else f"empty {role} id; expected an integer or a string; complete or remove the row"
+    problem = id_problem(role, value) or (None if value else f"empty {role} id")
+    return f"{problem}; expected an integer or a string; complete or remove the row" if problem else None
 
 
 def _time_problem(value: str, kind: TimeKind | None) -> str | None:

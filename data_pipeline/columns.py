@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from data_pipeline.config import DataConfig
 from data_pipeline.schema import DataError
+from data_pipeline.text_file import cut, printable
 from data_pipeline.times import encode_time
 
 Role = Literal["user", "item", "rating", "timestamp"]
@@ -35,6 +36,10 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "timestamp": ("timestamp", "time", "ts", "unixreviewtime", "unixtime", "datetime", "date", "eventtime"),
 }
 PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
+NOT_IN_IDS = {
+    "\0": "a NUL byte",
+    "\ufeff": "a byte order mark",
+}  # of damaged files, and of files pasted together
 
 
 def named_columns(config: DataConfig) -> dict[Role, str]:
@@ -43,7 +48,11 @@ def named_columns(config: DataConfig) -> dict[Role, str]:
 
 
 def is_usual_name(name: str) -> bool:
-    return any(_plain(name) in usual for usual in USUAL_NAMES.values())
+    return role_of_usual_name(name) is not None
+
+
+def role_of_usual_name(name: str) -> Role | None:
+    return next((role for role in ROLES if _plain(name) in USUAL_NAMES[role]), None)
 
 
 def _plain(name: str) -> str:
@@ -60,7 +69,13 @@ def find_columns(names: Sequence[str], config: DataConfig, where: str) -> dict[R
         position = _usual_column(role, names)
         if role not in found and position is not None and position not in found.values():
             found[role] = position
-    return needed_columns(found, config, where, f"the columns are {', '.join(names)}")
+    return needed_columns(found, config, where, f"the columns are {shown(names)}")
+
+
+def shown(names: Sequence[str]) -> str:
+    """Names in one line of bearable length."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(printable(name, 40) for name in names[:20]) + more
 
 
 def needed_columns(found: dict[Role, int], config: DataConfig, where: str, what: str) -> dict[Role, int]:
@@ -84,7 +99,7 @@ def _named_column(role: Role, name: str, names: Sequence[str], where: str) -> in
     if name.isdecimal() and int(name) < len(names):
         return int(name)
     raise DataError(
-        f"{where}: missing column {name!r} for {role}: the columns are {', '.join(names)}; "
+        f"{where}: missing column {name!r} for {role}: the columns are {shown(names)}; "
         f"choose one of them by name, or by number from 0 to {len(names) - 1}"
     )
 
@@ -94,8 +109,17 @@ def _usual_column(role: Role, names: Sequence[str]) -> int | None:
     return next((plain.index(usual) for usual in USUAL_NAMES[role] if usual in plain), None)
 
 
-def interactions_table(table: pa.Table) -> pa.Table:
-    """Columns by role: ids dictionary encoded, times int64 (their unit in the metadata), ratings float64."""
+def interactions_table(parts: Sequence[pa.Table]) -> pa.Table:
+    """Columns by role: ids dictionary encoded, times int64 (their unit in the metadata), ratings float64.
+
+    parts: of one log, in order, with the same roles; at least one. Ids that are integers in some parts and
+    text in others become text. Raises ArrowInvalid or ArrowTypeError where columns don't go together, and
+    where times don't fit 64 bits.
+    """
+    for role in ("user", "item"):
+        if role in parts[0].column_names:
+            parts = _ids_of_one_type(parts, role)
+    table = pa.concat_tables(parts, promote_options="permissive")
     columns: dict[str, pa.ChunkedArray[Any]] = {}
     metadata: dict[str, str] = {}
     for role in table.column_names:
@@ -106,6 +130,22 @@ def interactions_table(table: pa.Table) -> pa.Table:
         else:
             columns[role] = table[role].cast(pa.float64())
     return pa.Table.from_arrays(list(columns.values()), names=list(columns), metadata=metadata)
+
+
+def _ids_of_one_type(parts: Sequence[pa.Table], role: str) -> Sequence[pa.Table]:
+    if len({part.schema.field(role).type for part in parts}) == 1:
+        return parts
+    return [part.set_column(part.column_names.index(role), role, _as_text(part[role])) for part in parts]
+
+
+def _as_text(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    chunks = [cast("pa.DictionaryArray[Any, Any]", chunk) for chunk in column.chunks]
+    return pa.chunked_array(
+        [
+            pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.string()))
+            for chunk in chunks
+        ]
+    )
 
 
 def encode_ids(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
@@ -147,12 +187,15 @@ def first_bad_row(column: pa.ChunkedArray[Any], role: Role) -> tuple[int, str] |
 
 
 def _bad_ids(chunk: pa.DictionaryArray[Any, Any]) -> pa.Array[Any] | None:
-    empty = pc.is_null(chunk.dictionary)
+    bad = pc.is_null(chunk.dictionary)
     if pa.types.is_string(chunk.dictionary.type):
-        empty = pc.equal(pc.utf8_trim_whitespace(chunk.dictionary), pa.scalar(""))
-    if chunk.null_count == 0 and not pc.any(empty).as_py():
+        trimmed = pc.utf8_trim_whitespace(chunk.dictionary)
+        bad = pc.or_kleene(bad, pc.equal(trimmed, pa.scalar("")))
+        for mark in NOT_IN_IDS:
+            bad = pc.or_kleene(bad, pc.match_substring(chunk.dictionary, mark))
+    if chunk.null_count == 0 and not pc.any(bad).as_py():
         return None
-    return empty.take(chunk.indices).fill_null(True)
+    return bad.take(chunk.indices).fill_null(True)
 
 
 def _bad_numbers(chunk: pa.Array[Any], role: Role) -> pa.Array[Any]:
@@ -161,11 +204,27 @@ def _bad_numbers(chunk: pa.Array[Any], role: Role) -> pa.Array[Any]:
     bad = pc.invert(pc.is_finite(chunk))
     if role == "timestamp":
         bad = pc.or_kleene(bad, pc.less(chunk, pa.scalar(0)))
+        if pa.types.is_floating(chunk.type):
+            bad = pc.or_kleene(bad, pc.greater_equal(chunk, pa.scalar(2.0**63)))
+        if chunk.type == pa.uint64():
+            bad = pc.or_kleene(bad, pc.greater_equal(chunk, pa.scalar(2**63, pa.uint64())))
     return bad.fill_null(True)
 
 
 def _nature(value: object, role: Role) -> str:
     if role in ("user", "item"):
-        return f"empty {role} id"
-    is_number = value is not None and value == value  # neither a gap nor NaN
-    return f"{'negative' if role == 'timestamp' and is_number else 'non-numeric'} {role} {value}"
+        return id_problem(role, value) or f"empty {role} id"
+    if value is None or not isinstance(value, int | float) or value != value:  # a gap, a date, NaN
+        fault = "non-numeric" if value is None or value != value else "negative"
+        return f"{fault} {role} {value}"
+    if role == "timestamp":
+        return f"{'negative' if value < 0 else 'too large a'} {role} {value}"
+    return f"non-numeric {role} {value}"
+
+
+def id_problem(role: Role, value: object) -> str | None:
+    """What keeps an id from being one, unless it is empty."""
+    for mark, name in NOT_IN_IDS.items():
+        if isinstance(value, str) and mark in value:
+            return f"{name} in the {role} id {cut(value)}"
+    return None

@@ -12,12 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from data_pipeline import sources
 from data_pipeline.build import Origin, build_log
 from data_pipeline.config import DataConfig
 from data_pipeline.fingerprint import compute_fingerprint, hash_inputs
 from data_pipeline.schema import DataError, Manifest
-from data_pipeline.sources import input_files, read_interactions
+from data_pipeline.sources import input_files, read_interactions, read_table
 from data_pipeline.store import MANIFEST, NewerManifestError, damaged_files, read_manifest
 
 __all__ = ["DataConfig", "prepare", "prepare_table"]
@@ -64,7 +63,7 @@ def prepare_table(
     table: "pa.Table | pd.DataFrame", config: DataConfig, cache: Path, notify: Notify = _silent
 ) -> Path:
     """As `prepare`, for interactions that are in memory; `config.path` is the name the log goes by."""
-    interactions = sources.read_table(table, config)
+    interactions = read_table(table, config)
     inputs = (_hash_table(interactions),)
     origin = Origin(compute_fingerprint(config, inputs), inputs)
     build = partial(_build_table, config, origin, interactions, notify)

@@ -2,22 +2,24 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from csv import Error as CsvError
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from data_pipeline.bad_lines import locate_bad_line
-from data_pipeline.columns import first_bad_row, interactions_table
+from data_pipeline.bad_lines import locate_bad_line, open_quote
+from data_pipeline.columns import first_bad_row
 from data_pipeline.layout import TextLayout
-from data_pipeline.streams import PlainIntegers, SingleSeparator, SqueezedBlanks
-from data_pipeline.text_file import explain_stream_error, open_bytes
+from data_pipeline.streams import PlainIntegers, QuoteCounter, SingleSeparator, Source, SqueezedBlanks
+from data_pipeline.text_file import MAX_LINE_BYTES, explain_stream_error, open_bytes, told
 from data_pipeline.times import TIME_TYPES, time_kind
 
 SEPARATOR_STREAMS = {"::": SingleSeparator, "blanks": SqueezedBlanks}
-INTEGER = re.compile(r"-?\d{1,19}")
+INTEGER = re.compile(r"-?[0-9]{1,19}")
+LONG_LINE = "straddl"  # Arrow's word for a row that is longer than a block
 TEXT_IDS = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -28,20 +30,24 @@ class Attempt:
     separator: str
     id_type: pa.DataType
     time_type: pa.DataType
+    block_size: int = 2**20  # Arrow's own; no row may be longer
 
 
 def read_text(path: Path, layout: TextLayout) -> pa.Table:
-    """The interactions of one text file. Raises DataError with the line that does not fit the layout."""
+    """The columns of one text file by role, as `columns.interactions_table` takes them.
+
+    Raises DataError with the line that does not fit the layout.
+    """
     try:
         table = _parse(path, layout)
         for role in layout.columns:
             if bad := first_bad_row(table[role], role):
                 raise locate_bad_line(path, layout, f"row {bad[0] + 1}: {bad[1]}")
-        return interactions_table(table)
+        return table
     except OSError as error:
         raise explain_stream_error(path, error) from error
-    except pa.ArrowInvalid as error:
-        raise locate_bad_line(path, layout, str(error)) from error
+    except (pa.ArrowInvalid, CsvError) as error:
+        raise locate_bad_line(path, layout, told(error)) from error
 
 
 def _parse(path: Path, layout: TextLayout) -> pa.Table:
@@ -50,9 +56,15 @@ def _parse(path: Path, layout: TextLayout) -> pa.Table:
     for attempt in cheap:
         try:
             return _parse_as(path, layout, attempt)
-        except pa.ArrowInvalid:
-            continue
-    return _parse_as(path, layout, last)
+        except pa.ArrowInvalid as error:
+            if LONG_LINE in str(error):
+                break
+    try:
+        return _parse_as(path, layout, last)
+    except pa.ArrowInvalid as error:
+        if LONG_LINE not in str(error):
+            raise
+    return _parse_as(path, layout, replace(last, block_size=MAX_LINE_BYTES))
 
 
 def _attempts(path: Path, layout: TextLayout) -> Iterator[Attempt]:
@@ -78,10 +90,14 @@ def _parse_as(path: Path, layout: TextLayout, attempt: Attempt) -> pa.Table:
     ids, separator = attempt.id_type, attempt.separator
     types = {"user": ids, "item": ids, "rating": pa.float64(), "timestamp": attempt.time_type}
     with open_bytes(path) as stream:
-        source = SEPARATOR_STREAMS[separator](stream) if separator in SEPARATOR_STREAMS else stream
+        source: Source = SEPARATOR_STREAMS[separator](stream) if separator in SEPARATOR_STREAMS else stream
+        quotes = QuoteCounter(source)
+        source = quotes if layout.quoted else source
         table = csv.read_csv(
             cast(IO[Any], PlainIntegers(source) if ids == pa.int64() else source),
-            read_options=csv.ReadOptions(column_names=names, skip_rows=layout.header_lines),
+            read_options=csv.ReadOptions(
+                column_names=names, skip_rows=layout.header_lines, block_size=attempt.block_size
+            ),
             parse_options=csv.ParseOptions(
                 delimiter=SingleSeparator.MARK if separator in SEPARATOR_STREAMS else separator,
                 quote_char='"' if layout.quoted else False,
@@ -91,6 +107,8 @@ def _parse_as(path: Path, layout: TextLayout, attempt: Attempt) -> pa.Table:
                 column_types=types, include_columns=list(layout.columns), null_values=[""]
             ),
         )
+    if quotes.is_odd and (error := open_quote(path, layout)):
+        raise error
     if ids == pa.int64():
         for at, name in enumerate(("user", "item")):  # as one chunk: else every chunk's dictionary is unified
             table = table.set_column(at, name, table[name].combine_chunks().dictionary_encode())

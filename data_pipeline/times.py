@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,9 +13,10 @@ import pyarrow.compute as pc
 from data_pipeline.schema import UNITS_PER_SECOND, TimeUnit
 
 EXPECTED_TIME = "a timestamp of 0 or more: integer or float seconds, milliseconds or an ISO date-time"
-NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 ISO_TIME = re.compile(
-    r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(?P<zone>Z|[+-]\d{2}(:?\d{2})?)?)?"
+    r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(?P<zone>Z|[+-]\d{2}(:?\d{2})?)?)?",
+    re.ASCII,
 )
 TimeKind = Literal["number", "iso", "iso with zone"]
 TIME_TYPES: dict[TimeKind, tuple[pa.DataType, ...]] = {
@@ -28,9 +30,37 @@ def time_kind(text: str) -> TimeKind | None:
     """How a timestamp is written; None where it is none, or is negative or beyond int64."""
     if NUMBER.fullmatch(text):
         return "number" if 0 <= float(text) < 2**63 else None
-    if (match := ISO_TIME.fullmatch(text)) and int(text[:4]) >= 1970:
+    if (match := ISO_TIME.fullmatch(text)) and int(text[:4]) >= 1970 and _is_in_calendar(text):
         return "iso with zone" if match["zone"] else "iso"
     return None
+
+
+def _is_in_calendar(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text[:19])
+    except ValueError:
+        return False
+    return True
+
+
+def parse_times(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Times that are text, as numbers or date-times. Raises ArrowInvalid where one is neither, or unlike the
+    first one."""
+    kind = time_kind(str(column[0]).strip())
+    for time_type in TIME_TYPES[kind] if kind else ():
+        try:
+            return column.cast(time_type)
+        except pa.ArrowInvalid:
+            continue
+    raise pa.ArrowInvalid(f"the timestamps could not be read as {kind or 'numbers or date-times'}")
+
+
+def unit_of(texts: list[str]) -> TimeUnit | None:
+    """The unit of a few timestamps as they are written; None where only the whole column tells it."""
+    if not texts or any(NUMBER.fullmatch(text.strip()) is None for text in texts):
+        return None
+    column = pa.chunked_array([pa.array([float(text) for text in texts])])
+    return _unit_of_size(column) if pc.all(pc.equal(pc.floor(column), column)).as_py() else None
 
 
 def encode_time(column: pa.ChunkedArray[Any]) -> tuple[pa.ChunkedArray[Any], TimeUnit]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sweep import cli_study
+from sweep import cli_data, cli_study
 from sweep.arguments import (
     BUDGET,
     HARDWARE,
@@ -41,55 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-@app.command()
-def prepare(
-    data: Data = None,
-    format: Format = None,
-    columns: Columns = None,
-    min_rating: MinRating = None,
-    min_user_interactions: MinUser = None,
-    min_item_interactions: MinItem = None,
-    start_time: StartTime = None,
-    end_time: EndTime = None,
-    drop_duplicates: DropDuplicates = None,
-    k_core: KCore = None,
-    max_users: MaxUsers = None,
-    cache: Cache = None,
-) -> None:
-    """Read a log, order it and write the shards that studies train on; print what was found."""
-    from data_pipeline.prepare import prepare as prepare_log
-    from data_pipeline.store import open_log
-    from sweep.config import StudyConfig
-
-    with user_errors():
-        section = {
-            "path": data,
-            "format": format,
-            "columns": column_names(columns),
-            "min_rating": min_rating,
-            "min_user_interactions": min_user_interactions,
-            "min_item_interactions": min_item_interactions,
-            "start_time": start_time,
-            "end_time": end_time,
-            "drop_duplicates": drop_duplicates,
-            "k_core": k_core,
-            "max_users": max_users,
-        }
-        config = StudyConfig.build(without_none({"data": section, "cache": cache}))
-        folder = prepare_log(config.data, config.cache.absolute(), say)
-        manifest = open_log(folder).manifest
-        say(
-            f"{manifest.num_users:,} users, {manifest.num_items:,} items, "
-            f"{manifest.num_interactions:,} interactions"
-        )
-        say(
-            f"timestamps in {manifest.time_unit}"
-            if manifest.has_timestamps
-            else "no timestamps: row order counts"
-        )
-        say(f"prepared in {folder}")
 
 
 @app.command()
@@ -319,7 +270,7 @@ def spaces(
                 console.print(points_table(name, KNOWN_GOOD[name]), highlight=False)
 
 
-for command in cli_study.COMMANDS:
+for command in (*cli_data.COMMANDS, *cli_study.COMMANDS):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

@@ -20,7 +20,7 @@ STUDY = (  # modules that know Optuna
     *("sampling", "pruning", "user_space", "dashboard", "reproduce"),
 )
 ONLY_IN = {
-    "ray": ("sweep/",),
+    "ray": ("sweep/", "data_pipeline/distributed"),
     "optuna": (
         *(f"sweep/{name}.py" for name in STUDY),
         "search_spaces/",

@@ -114,9 +114,9 @@ def test_ties_that_begin_to_be_hashed(both: Callable[..., tuple[Path, Path]]) ->
     [
         (OLD, [("u", "a", 8)], {}, "at or after the old log's end, got 8 and an end of 9"),
         (OLD, NEW, {"drop_duplicates": True}, "must be after the old log's end, got 9"),
-        (OLD, NEW, {"min_item_interactions": 2}, "min_item_interactions, and the old log has it"),
+        (OLD, NEW, {"min_user_interactions": 2}, "min_item_interactions, and the old log has it"),
         (OLD, NEW, {"max_users": 5}, "no max_users"),
-        ([row[:2] for row in OLD], [row[:2] for row in NEW], {"drop_duplicates": True}, "no drop_duplicates"),
+        ([(0, 1), (0, 2), (0, 3)], [(0, 4)], {"drop_duplicates": True}, "no drop_duplicates"),
         (OLD, [("u", "a", "2001-01-01T00:00:00.5")], {}, "has s, got us; convert the times"),
         ([(1, 1, 1), (1, 2, 2), (1, 3, 3)], [("x", 1, 4)], {}, "user ids that are string, such as 'x'"),
         (OLD, [("u", "a", -1)], {}, "negative timestamp"),

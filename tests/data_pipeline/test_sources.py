@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.config import DataConfig
 from data_pipeline.schema import DataError
+from data_pipeline.recognise import FORMATS
 from data_pipeline.sources import SOURCES, read_interactions, source_format
 from data_pipeline.streams import PlainIntegers, SingleSeparator, SqueezedBlanks
 from data_pipeline.text_file import COMPRESSIONS
@@ -239,9 +240,9 @@ def test_format_from_name() -> None:
     assert source_format(DataConfig()) == "demo"
     assert source_format(DataConfig(path="x/ratings.dat.GZ")) == "movielens"
     assert source_format(DataConfig(path="a.unknown", format="plain")) == "plain"
-    with pytest.raises(DataError, match=r"a\.doc: the format cannot be told from the name; expected \.txt"):
+    with pytest.raises(DataError, match=r"a\.doc: no such file"):
         source_format(DataConfig(path="a.doc"))
-    with pytest.raises(DataError, match=f"format must be auto or one of {', '.join(SOURCES)}, got 'xml'"):
+    with pytest.raises(DataError, match=f"format must be auto or one of {', '.join(FORMATS)}, got 'xml'"):
         source_format(DataConfig(path="a.txt", format="xml"))
 
 
@@ -263,10 +264,10 @@ def test_separators_survive_any_block_border(rows: list[list[int]], data: st.Dat
         assert read == expected
 
 
-@given(st.text("0123456789.:,-\n", max_size=60), st.integers(1, 9))
+@given(st.text("0123456789.:,-x\n", max_size=60), st.integers(1, 9))
 def test_numbers_with_leading_zeros_are_noticed_at_any_block_border(text: str, size: int) -> None:
     reader = PlainIntegers(pa.BufferReader(text.encode()))
-    if re.search(r"(?<![0-9.:])0[0-9]", text):
+    if re.search(r"(?<![0-9.:])0[0-9x]|-0(?!\.)", text):
         with pytest.raises(pa.ArrowInvalid, match="begins with 0"):
             list(iter(lambda: reader.read(size), b""))
     else:
