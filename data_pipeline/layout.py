@@ -154,7 +154,7 @@ def recbole_layout(path: Path, config: DataConfig) -> TextLayout:
     if len(typed) < len(fields):
         raise DataError(
             f"{where}: the header {cut(head.lines[0])} is not typed; expected names with types and tabs "
-            "between, such as user_id:token, item_id:token, timestamp:float; name the types, or for any other text "
+            "between, such as user_id:token, item_id:token, timestamp:float; name the types, or for others "
             'set format="delimited"'
         )
     names = [match["name"].strip() for match in typed]

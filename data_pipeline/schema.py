@@ -1,5 +1,7 @@
 """What lies in a prepared folder: the Arrow schema of its shards, and the manifest that vouches for them."""
 
+import hashlib
+import json
 from typing import Literal, Self
 
 import pyarrow as pa
@@ -107,6 +109,12 @@ class Manifest(_Record):
     shards: tuple[Shard, ...]
     tables: tuple[StoredFile, ...]
     ceilings: dict[str, dict[str, dict[str, float]]] | None = None
+
+    @property
+    def content(self) -> str:
+        """32 hexadecimal digits of what the shards and id tables hold, whatever form the log had."""
+        stored = [(file.name, file.sha256) for file in (*self.shards, *self.tables)]
+        return hashlib.sha256(json.dumps(stored).encode()).hexdigest()[:32]
 
     @property
     def tie_share(self) -> float:

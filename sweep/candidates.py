@@ -21,13 +21,13 @@ def draw_candidates(
     """For each user, items to rank the target against: (U, N) item ids, PAD_ITEM_ID where none is left.
 
     Uniform over the items the user had not seen before the target, without the target and without repeats
-    (SASRec, 4.2, with 100). Drawn from the log's fingerprint alone, so that every study of a log, every
+    (SASRec, 4.2, with 100). Drawn from the log's content alone, so that every study of a log, every
     trial and every machine ranks against the same ones. For validation the test item stays a candidate.
     """
     excluded_key = _excluded(log, user_id_U, target_position_U)
     num_items, wanted = log.num_items, min(num_candidates, log.num_items)
     candidate_UN = np.full((len(user_id_U), wanted), PAD_ITEM_ID, np.int32)
-    generator = np.random.default_rng(derive_seed(0, log.manifest.fingerprint, part, "candidates"))
+    generator = np.random.default_rng(derive_seed(0, log.manifest.content, part, "candidates"))
     num_excluded_U = np.bincount(excluded_key // (num_items + 1), minlength=len(user_id_U))
     available_U = num_items - num_excluded_U
     # Where most of the catalogue is seen or wanted, drawing again and again would hit little that is new.

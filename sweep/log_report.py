@@ -32,6 +32,7 @@ def as_record(guess: SourceGuess, manifest: Manifest) -> dict[str, Any]:
     """For scripts: how the log is read, and the manifest's facts."""
     facts = manifest.model_dump(mode="json", exclude={"shards", "tables", "ceilings"})
     shares = {
+        "content": manifest.content,
         "tie_share": manifest.tie_share,
         "test_targets_tied": manifest.test_targets_tied,
         "repeat_share": manifest.repeat_share,
@@ -77,6 +78,7 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         f"{counts['num_cold_test_targets']:,} of test and {counts['num_cold_valid_targets']:,} of validation "
         "are in nobody's training part, and always lose",
     )
+    yield "content", manifest.content
 
 
 def _time(manifest: Manifest) -> str:
