@@ -56,7 +56,8 @@ from data_pipeline.facts import Content, check_lengths, describe
 from data_pipeline.filters import FILTERS, has_core, nothing_left, sample_users
 from data_pipeline.fingerprint import compute_fingerprint
 from data_pipeline.order import is_stored_by_item, raw_ranks
-from data_pipeline.prepare import TOLD_BYTES, Notify, is_prepared, prepare, prepare_with
+from data_pipeline.prepare import Notify, is_prepared, prepare, prepare_with
+from data_pipeline.progress import TOLD_BYTES
 from data_pipeline.schema import Counts, DataError, Manifest, Neighbours, TimeUnit
 from data_pipeline.shards import cut_users, write_ids
 from data_pipeline.sources import input_files, source_format

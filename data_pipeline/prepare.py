@@ -15,6 +15,7 @@ import pyarrow as pa
 from data_pipeline.build import Origin, build_log
 from data_pipeline.config import DataConfig
 from data_pipeline.fingerprint import compute_fingerprint, hash_inputs
+from data_pipeline.progress import reading
 from data_pipeline.schema import DataError, Manifest
 from data_pipeline.sources import input_files, read_interactions, read_table
 from data_pipeline.store import MANIFEST, NewerManifestError, damaged_files, read_manifest
@@ -23,8 +24,6 @@ __all__ = ["DataConfig", "prepare", "prepare_table"]
 
 Notify = Callable[[str], None]
 Build = Callable[[Path], Manifest]  # writes into the folder that it is given
-
-TOLD_BYTES = 200 * 2**20  # from here on reading takes long enough that one wants to know what goes on
 
 
 def _silent(message: str) -> None:
@@ -46,10 +45,7 @@ def prepare(config: DataConfig, cache: Path, notify: Notify = _silent) -> Path:
 
     def build(staging: Path) -> Manifest:
         before = _signatures(files)
-        size = sum(size for size, _ in before)
-        if size >= TOLD_BYTES:
-            notify(f"reading {config.path} ({size / 1e9:.1f} GB)")
-        manifest = build_log(config, origin, read_interactions(config), staging, notify)
+        manifest = build_log(config, origin, _read(config, files, notify), staging, notify)
         if _signatures(files) != before:
             raise DataError(
                 f"{config.path}: the input changed while it was read; prepare it again when it is at rest"
@@ -57,6 +53,11 @@ def prepare(config: DataConfig, cache: Path, notify: Notify = _silent) -> Path:
         return manifest
 
     return prepare_with(build, origin.fingerprint, cache, notify)
+
+
+def _read(config: DataConfig, files: list[Path], notify: Notify) -> pa.Table:
+    with reading(config.path, files, notify):
+        return read_interactions(config)
 
 
 def prepare_table(
