@@ -18,18 +18,28 @@ class SingleSeparator(io.RawIOBase):
     def __init__(self, source: pa.NativeFile) -> None:
         self._source = source
         self._rest = b""
+        self._ready = b""
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
+        if not self._ready:
+            self._ready = self._next(max(size, 1))
+        block, self._ready = self._ready[:size], self._ready[size:]
+        return block
+
+    def _next(self, size: int) -> bytes:
+        """What follows, translated; empty at the end. A run of separators may be longer than any block."""
         while True:
-            block = self._source.read(max(size - len(self._rest), 1))
+            block = self._source.read(max(size, len(self._rest)))  # twice as much each time: no run is slow
             text = self._rest + block
             whole = text.rstrip(self.HELD) if block else text
             self._rest = text[len(whole) :]
-            if whole or not block:
-                return self.translate(whole)
+            if not block:
+                return self.translate(whole) if whole else b""
+            if whole and (translated := self.translate(whole)):
+                return translated
 
     def translate(self, text: bytes) -> bytes:
         return self.without_mark(text).replace(b"::", b"\x1f")

@@ -304,9 +304,7 @@ while True:
             path.rename(path.with_name(f".done-{path.name}"))
             __import__("shutil").rmtree(path.with_name(f".done-{path.name}"))
 """
-NUM_KILLS = int(
-    os.environ.get("SEQSWEEP_KILLS", "6")
-)
+NUM_KILLS = int(os.environ.get("SEQSWEEP_KILLS", "6"))
 
 
 def test_killed_at_any_moment(write: Write, tmp_path: Path) -> None:

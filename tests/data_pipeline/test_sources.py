@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.config import DataConfig
-from data_pipeline.schema import DataError
 from data_pipeline.recognise import FORMATS
-from data_pipeline.sources import SOURCES, read_interactions, source_format
+from data_pipeline.schema import DataError
+from data_pipeline.sources import read_interactions, source_format
 from data_pipeline.streams import PlainIntegers, SingleSeparator, SqueezedBlanks
 from data_pipeline.text_file import COMPRESSIONS
 
