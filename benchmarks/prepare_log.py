@@ -2,7 +2,8 @@
 
 The log: a Zipf catalogue, users of unlike activity, one row an interaction in order of time, as an event log
 is written. It is generated once into --folder and kept. Each measurement is a process of its own; its peak is
-of the process group (proportional set size, so that shared pages count once), looked at ten times a second.
+that of it and its descendants (proportional set size: shared pages count once), looked at five times a
+second.
 
 python benchmarks/prepare_log.py [--rows 1000000 10000000] [--ids integer string] [--address auto]
 """
@@ -31,21 +32,23 @@ import pyarrow.csv as csv
 BLOCK_ROWS = 2_000_000
 ROWS_PER_USER, ROWS_PER_ITEM = 20, 100  # 100 million rows: 5 million users and 1 million items
 START, SECONDS_PER_ROW = 1_500_000_000, 1
-POLL_S = 0.1
+POLL_S = 0.2
 
 
-def generate(path: Path, num_rows: int, ids: str) -> None:
-    """A CSV file with a header: user,item,timestamp."""
+def generate(path: Path, num_rows: int, ids: str, first_row: int = 0, total_rows: int | None = None) -> None:
+    """CSV with a header, user,item,timestamp: `num_rows` of a log of `total_rows`, from `first_row` on."""
+    total_rows = num_rows if total_rows is None else total_rows
+    num_users, num_items = max(total_rows // ROWS_PER_USER, 10), max(total_rows // ROWS_PER_ITEM, 10)
     generator = np.random.default_rng(0)
-    num_users, num_items = max(num_rows // ROWS_PER_USER, 10), max(num_rows // ROWS_PER_ITEM, 10)
     raw_user = generator.permutation(num_users).astype(np.int64) + 1
     raw_item = generator.permutation(num_items).astype(np.int64) + 1
     popularity = np.cumsum(1 / np.arange(1, num_items + 1) ** 0.9)
+    generator = np.random.default_rng(first_row)
     staging = path.with_suffix(".staging")
     options = csv.WriteOptions(quoting_style="none")
     with csv.CSVWriter(staging, schema(ids), write_options=options) as writer:
-        for first in range(0, num_rows, BLOCK_ROWS):
-            size = min(BLOCK_ROWS, num_rows - first)
+        for first in range(first_row, first_row + num_rows, BLOCK_ROWS):
+            size = min(BLOCK_ROWS, first_row + num_rows - first)
             # the square of a uniform number: some users come a hundred times as often as others
             user = (generator.random(size) ** 2 * num_users).astype(np.int64)
             item = np.searchsorted(popularity, generator.random(size) * popularity[-1])
@@ -59,6 +62,14 @@ def generate(path: Path, num_rows: int, ids: str) -> None:
                 columns[:2] = [as_text(columns[0], "A"), as_text(columns[1], "B0")]
             writer.write_table(pa.table(columns, schema=schema(ids)))
     staging.rename(path)
+
+
+def generate_parts(folder: Path, num_rows: int, ids: str, num_parts: int) -> None:
+    folder.mkdir(exist_ok=True)
+    for part in range(num_parts):
+        path, rows = folder / f"part-{part:05d}.csv", num_rows // num_parts
+        if not path.exists():
+            generate(path, rows, ids, part * rows, num_rows)
 
 
 def schema(ids: str) -> pa.Schema:
@@ -80,10 +91,10 @@ def measure(path: Path, address: str | None) -> dict[str, float]:
         command += ["--address", address]
     try:
         began = time.perf_counter()
-        with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             peak = 0
             while process.poll() is None:
-                peak = max(peak, group_memory(process.pid))
+                peak = max(peak, tree_memory(process.pid))
                 time.sleep(POLL_S)
         seconds = time.perf_counter() - began
         if process.returncode:
@@ -99,16 +110,24 @@ def measure(path: Path, address: str | None) -> dict[str, float]:
         shutil.rmtree(cache)
 
 
-def group_memory(group: int) -> int:
-    """Bytes, shared ones by share, of all processes of the group."""
-    total = 0
+def tree_memory(root: int) -> int:
+    """Bytes, shared ones by share, of a process and all that descend from it."""
+    children: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                if os.getpgid(int(folder.name)) == group:
-                    total += proportional_bytes(folder)
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
                 continue  # it has ended
+            children.setdefault(parent, []).append(int(folder.name))
+    total, left = 0, [root]
+    while left:
+        process = left.pop()
+        left += children.get(process, [])
+        try:
+            total += proportional_bytes(Path("/proc") / str(process))
+        except OSError:
+            continue
     return total
 
 
@@ -119,6 +138,10 @@ def proportional_bytes(process: Path) -> int:
     return 0
 
 
+def log_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,18 +150,21 @@ def main() -> None:
     parser.add_argument("--ids", nargs="*", choices=("integer", "string"), default=["integer", "string"])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "seqsweep-prepare-log")
-    parser.add_argument("--address", help="prepare on this Ray cluster, with Ray Data")
+    parser.add_argument("--parts", type=int, default=1, help="files that the log is cut into")
+    parser.add_argument("--address", help="prepare on this Ray cluster, with Ray Data; local starts one")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     results = []
     for ids in arguments.ids:
         for num_rows in arguments.rows:
-            path = arguments.folder / f"{ids}-{num_rows}.csv"
-            if not path.exists():
+            path = arguments.folder / f"{ids}-{num_rows}{'' if arguments.parts > 1 else '.csv'}"
+            if arguments.parts > 1:
+                generate_parts(path, num_rows, ids, arguments.parts)
+            elif not path.exists():
                 generate(path, num_rows, ids)
             runs = [measure(path, arguments.address) for _ in range(arguments.repeats)]
             median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-            results.append({"ids": ids, "rows": num_rows, "gigabytes": path.stat().st_size / 1e9, **median})
+            results.append({"ids": ids, "rows": num_rows, "gigabytes": log_bytes(path) / 1e9, **median})
             print(json.dumps(results[-1]), flush=True)
     record = {
         "benchmark": "prepare_log",
