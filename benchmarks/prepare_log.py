@@ -157,7 +157,8 @@ def main() -> None:
     results = []
     for ids in arguments.ids:
         for num_rows in arguments.rows:
-            path = arguments.folder / f"{ids}-{num_rows}{'' if arguments.parts > 1 else '.csv'}"
+            form = f"-in-{arguments.parts}" if arguments.parts > 1 else ".csv"
+            path = arguments.folder / f"{ids}-{num_rows}{form}"
             if arguments.parts > 1:
                 generate_parts(path, num_rows, ids, arguments.parts)
             elif not path.exists():

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
+from data_pipeline.prepare import prepare, prepare_table
 from data_pipeline.split import count_cold_targets, leave_one_out
 from data_pipeline.store import SequenceLog, open_log
 
@@ -53,3 +54,25 @@ def test_games(tmp_path: Path) -> None:
     assert leave_one_out(log.offset_U, min_eval_interactions=4).counts["num_eval_users"] == 30_629
     cold = count_cold_targets(log, split)["num_cold_test_targets"]
     assert cold / split.counts["num_eval_users"] == pytest.approx(0.038, abs=0.001)
+
+
+def test_one_content_in_every_form(tmp_path: Path) -> None:
+    whole = prepared("ml-100k/u.data", tmp_path / "cache")
+    names = ["user_id", "item_id", "rating", "timestamp"]
+    rows = pd.read_csv(DATA / "ml-100k/u.data", sep="\t", names=names)
+    rows.to_parquet(tmp_path / "log.parquet", index=False)
+    reviews = dict(zip(names, ["reviewerID", "asin", "overall", "unixReviewTime"], strict=True))
+    rows.rename(columns=reviews).to_json(tmp_path / "log.jsonl.gz", orient="records", lines=True)
+    typed = ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
+    rows.to_csv(tmp_path / "log.inter", sep="\t", index=False, header=typed)
+    (tmp_path / "parts").mkdir()
+    for part in range(3):
+        rows.iloc[part::3].to_csv(tmp_path / "scattered.csv", index=False)  # not in order: another content
+        rows[part * 40_000 : (part + 1) * 40_000].to_csv(tmp_path / "parts" / f"{part}.csv", index=False)
+    forms = ["log.parquet", "log.jsonl.gz", "log.inter", "parts"]
+    folders = [prepare(DataConfig(path=str(tmp_path / form)), tmp_path / "cache") for form in forms]
+    folders.append(prepare_table(rows, DataConfig(path="in memory"), tmp_path / "cache"))
+    contents = {open_log(folder).manifest.content for folder in folders}
+    assert contents == {whole.manifest.content}
+    scattered = prepare(DataConfig(path=str(tmp_path / "scattered.csv")), tmp_path / "cache")
+    assert open_log(scattered).manifest.content not in contents
