@@ -65,6 +65,7 @@ def prepare_table(
 ) -> Path:
     """As `prepare`, for interactions that are in memory; `config.path` is the name the log goes by."""
     interactions = read_table(table, config)
+    config = config.model_copy(update={"format": "columnar"})  # whose columns tables have
     inputs = (_hash_table(interactions),)
     origin = Origin(compute_fingerprint(config, inputs), inputs)
     build = partial(_build_table, config, origin, interactions, notify)

@@ -65,9 +65,9 @@ def test_one_content_in_every_form(tmp_path: Path) -> None:
     rows.rename(columns=reviews).to_json(tmp_path / "log.jsonl.gz", orient="records", lines=True)
     typed = ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
     rows.to_csv(tmp_path / "log.inter", sep="\t", index=False, header=typed)
+    rows.sample(frac=1, random_state=0).to_csv(tmp_path / "scattered.csv", index=False)
     (tmp_path / "parts").mkdir()
     for part in range(3):
-        rows.iloc[part::3].to_csv(tmp_path / "scattered.csv", index=False)  # not in order: another content
         rows[part * 40_000 : (part + 1) * 40_000].to_csv(tmp_path / "parts" / f"{part}.csv", index=False)
     forms = ["log.parquet", "log.jsonl.gz", "log.inter", "parts"]
     folders = [prepare(DataConfig(path=str(tmp_path / form)), tmp_path / "cache") for form in forms]
@@ -75,4 +75,4 @@ def test_one_content_in_every_form(tmp_path: Path) -> None:
     contents = {open_log(folder).manifest.content for folder in folders}
     assert contents == {whole.manifest.content}
     scattered = prepare(DataConfig(path=str(tmp_path / "scattered.csv")), tmp_path / "cache")
-    assert open_log(scattered).manifest.content not in contents
+    assert open_log(scattered).manifest.content not in contents  # ids go by first appearance
