@@ -56,20 +56,20 @@ def prepare(
     from sweep.config import StudyConfig
     from sweep.log_report import log_lines
 
-    section = {
-        "path": data,
-        "format": format,
-        "columns": column_names(columns),
-        "min_rating": min_rating,
-        "min_user_interactions": min_user_interactions,
-        "min_item_interactions": min_item_interactions,
-        "start_time": start_time,
-        "end_time": end_time,
-        "drop_duplicates": drop_duplicates,
-        "k_core": k_core,
-        "max_users": max_users,
-    }
     with user_errors():
+        section = {
+            "path": data,
+            "format": format,
+            "columns": column_names(columns),
+            "min_rating": min_rating,
+            "min_user_interactions": min_user_interactions,
+            "min_item_interactions": min_item_interactions,
+            "start_time": start_time,
+            "end_time": end_time,
+            "drop_duplicates": drop_duplicates,
+            "k_core": k_core,
+            "max_users": max_users,
+        }
         config = StudyConfig.build(without_none({"data": section, "cache": cache}))
         place = config.cache.absolute()
         if address is None:
@@ -113,20 +113,20 @@ def inspect(
     from sweep.config import StudyConfig
     from sweep.log_report import as_record, guess_lines, log_lines
 
-    section = {
-        "path": log,
-        "format": format,
-        "columns": column_names(columns),
-        "min_rating": min_rating,
-        "min_user_interactions": min_user_interactions,
-        "min_item_interactions": min_item_interactions,
-        "start_time": start_time,
-        "end_time": end_time,
-        "drop_duplicates": drop_duplicates,
-        "k_core": k_core,
-        "max_users": max_users,
-    }
     with user_errors(), tempfile.TemporaryDirectory() as folder:
+        section = {
+            "path": log,
+            "format": format,
+            "columns": column_names(columns),
+            "min_rating": min_rating,
+            "min_user_interactions": min_user_interactions,
+            "min_item_interactions": min_item_interactions,
+            "start_time": start_time,
+            "end_time": end_time,
+            "drop_duplicates": drop_duplicates,
+            "k_core": k_core,
+            "max_users": max_users,
+        }
         config = StudyConfig.build(without_none({"data": section})).data
         guess = describe_source(config)
         if not as_json:

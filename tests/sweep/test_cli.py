@@ -201,13 +201,13 @@ def test_the_filters_of_a_log_are_flags(folder: Path, monkeypatch: pytest.Monkey
         assert done.exit_code == 0, done.stderr
         return done.stdout
 
-    assert "3 users, 5 items, 9 interactions" in prepared()
-    assert "3 users, 5 items, 8 interactions" in prepared("--drop-duplicates")
-    assert "3 users, 5 items, 7 interactions" in prepared("--start-time", "1970-01-01T00:01:40Z")
-    assert "2 users, 3 items, 6 interactions" in prepared("--end-time", "260")
+    assert "9 of 3 users with 5 items" in prepared()
+    assert "8 of 3 users with 5 items" in prepared("--drop-duplicates")
+    assert "7 of 3 users with 5 items" in prepared("--start-time", "1970-01-01T00:01:40Z")
+    assert "6 of 2 users with 3 items" in prepared("--end-time", "260")
     minima = ("--min-user-interactions", "3", "--min-item-interactions", "2")
-    assert "2 users, 3 items, 7 interactions" in prepared(*minima, "--k-core", "single")
-    assert "1 users" in prepared("--max-users", "1", "--min-user-interactions", "3")
+    assert "7 of 2 users with 3 items" in prepared(*minima, "--k-core", "single")
+    assert " of 1 users" in prepared("--max-users", "1", "--min-user-interactions", "3")
 
 
 def test_a_mistake_that_ray_finds_is_one_message_too(folder: Path) -> None:
