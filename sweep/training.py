@@ -32,6 +32,7 @@ from models import SequenceModel
 from models.losses import LOSSES, LossSettings, Negatives, ce, sampled
 from results.metrics import METRICS, compute_metrics
 from sweep.evaluation import ModelScorer, Ranker
+from sweep.host import prepare_cpu
 from sweep.negatives import NegativeSampler, NegativeSettings
 from sweep.seeds import derive_seed
 
@@ -148,7 +149,7 @@ def train(
     finite, ValueError when no user has a training pair or `micro_batch_size` is below 1.
     """
     device = sequences.device
-    torch.set_flush_denormal(True)  # Adam's moments of rare items decay into denormals: steps 10 x slower
+    prepare_cpu()
     batches = TrainBatches(
         sequences,
         max_len=state.model.config.max_len,

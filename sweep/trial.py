@@ -16,6 +16,7 @@ from data_pipeline.split import Split
 from data_pipeline.store import SequenceLog
 from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from sweep.host import give_back_memory
 from sweep.hparams import typed_configs
 from sweep.ranks import UserRanks, ranks_path, write_ranks
 from sweep.requests import TrialRequest
@@ -97,6 +98,7 @@ def _run(request: TrialRequest, context: TrialContext) -> None:
         _rank_users(request.trial_number, state, data, context)
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    give_back_memory()
 
 
 def _rank_users(trial_number: int, state: TrainState, data: TrialData, context: TrialContext) -> None:
