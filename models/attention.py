@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.layers import PackedLinear, draw_kept
 
 ROWS = 64  # queries of a tile: few of them see few keys, so that L * L is not computed whole
 TILE = 2**18  # weights of a tile a thread: they stay in cache
+KEPT_WEIGHTS = 2**24  # of one call, 64 MiB: histories of 360 items in a batch of 128 with one head
 
 
 class CausalSelfAttention(nn.Module):
@@ -75,53 +77,83 @@ def attend(
         return F.scaled_dot_product_attention(
             q_BHLK, k_BHLK, v_BHLK, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
         )
-    kept_BHLL, share = draw_kept((*q_BHLK.shape[:3], q_BHLK.shape[2]), dropout, q_BHLK.device)
-    out_BHLK: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
-        q_BHLK * q_BHLK.shape[-1] ** -0.5, k_BHLK, v_BHLK, kept_BHLL, is_real_BL
+    out_MLK: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
+        q_BHLK.flatten(0, 1), k_BHLK.flatten(0, 1), v_BHLK.flatten(0, 1), dropout, is_real_BL
     )
-    return out_BHLK.mul(1 / share)
+    return out_MLK.view(q_BHLK.shape)
 
 
 class _DroppedAttention(torch.autograd.Function):
-    """For a CPU, where torch has no fast kernel with dropout: tile by tile, weights again in the backward."""
+    """For a CPU, where torch has no fast kernel with dropout: tile by tile, M = B * H users and heads.
+
+    The masks are kept for the backward pass. So are the weights, where all of them fit into `KEPT_WEIGHTS`;
+    else they are computed again, which takes a quarter of the time more.
+    """
 
     @staticmethod
-    def forward(ctx, q, k, v, kept, is_real):  # type: ignore[no-untyped-def]
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        out = torch.empty_like(q)
-        for users, rows, seen in _tiles(q.shape, causal=is_real is None):
-            weight = _weights(q[users, :, rows], k[users, :, seen], _hidden(q, users, rows, seen, is_real))
-            out[users, :, rows] = weight.mul_(kept[users, :, rows, seen]) @ v[users, :, seen]
-        ctx.save_for_backward(q, k, v, kept, is_real, out)
+    def forward(ctx, q, k, v, dropout, is_real):  # type: ignore[no-untyped-def]
+        ctx.tiles = list(_tiles(q.shape, causal=is_real is None))
+        ctx.keeps_weights = _num_weights(q.shape) <= KEPT_WEIGHTS
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        hidden = None if is_real is None else _hidden_places(is_real, len(q), q.dtype)
+        kept, weights = [], []
+        for some, rows, seen in ctx.tiles:
+            weight = _weights(q, k, hidden, some, rows, seen)
+            mask, share = draw_kept(tuple(weight.shape), dropout, q.device)
+            kept.append(mask)
+            if ctx.keeps_weights:
+                weights.append(weight)
+                weight = weight * mask
+            else:
+                weight.mul_(mask)
+            out[some, rows] = weight @ v[some, seen]
+        out.mul_(1 / share)
+        ctx.share = share
+        ctx.save_for_backward(q, k, v, out, hidden, *kept, *weights)
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_out):  # type: ignore[no-untyped-def]
         """With scores s, weights a, mask m: ds = a (m da - sum_j a m da), and the sum is grad . out."""
-        q, k, v, kept, is_real, out = ctx.saved_tensors
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for users, rows, seen in _tiles(q.shape, causal=is_real is None):
-            weight = _weights(q[users, :, rows], k[users, :, seen], _hidden(q, users, rows, seen, is_real))
-            mask, grad = kept[users, :, rows, seen], grad_out[users, :, rows]
-            mean = (grad * out[users, :, rows]).sum(-1, keepdim=True)
-            grad_score = (grad @ v[users, :, seen].mT).mul_(mask).sub_(mean).mul_(weight)
-            grad_q[users, :, rows] = grad_score @ k[users, :, seen]
-            grad_k[users, :, seen] += grad_score.mT @ q[users, :, rows]
-            grad_v[users, :, seen] += weight.mul_(mask).mT @ grad
-        return grad_q, grad_k, grad_v, None, None
+        q, k, v, out, hidden, *saved = ctx.saved_tensors
+        kept, weights = saved[: len(ctx.tiles)], saved[len(ctx.tiles) :]
+        grad_q, grad_k, grad_v = torch.empty_like(out), torch.zeros_like(out), torch.zeros_like(out)
+        mean = (grad_out * out).sum(-1, keepdim=True)
+        grad_out = grad_out * (1 / ctx.share)
+        for number, (some, rows, seen) in enumerate(ctx.tiles):
+            weight = weights[number] if weights else _weights(q, k, hidden, some, rows, seen)
+            mask, grad = kept[number], grad_out[some, rows]
+            grad_score = (grad @ v[some, seen].mT).mul_(mask).sub_(mean[some, rows]).mul_(weight)
+            grad_q[some, rows] = grad_score @ k[some, seen]
+            grad_k[some, seen] += grad_score.mT @ q[some, rows]
+            grad_v[some, seen] += (weight * mask).mT @ grad
+        scale = _scale(q)
+        return grad_q.mul_(scale), grad_k.mul_(scale), grad_v, None, None
 
 
-def _weights(q: Tensor, k: Tensor, hidden: Tensor) -> Tensor:
-    return (q @ k.mT).add_(hidden).softmax(-1)
+def _weights(q: Tensor, k: Tensor, hidden: Tensor | None, some: slice, rows: slice, seen: slice) -> Tensor:
+    hidden = _future(rows, seen, q.dtype) if hidden is None else hidden[some]
+    return torch.baddbmm(hidden, q[some, rows], k[some, seen].mT, alpha=_scale(q)).softmax(-1)
 
 
-def _hidden(q: Tensor, users: slice, rows: slice, seen: slice, is_real: Tensor | None) -> Tensor:
-    """Minus infinity where a query of the tile does not see a key, else 0."""
-    if is_real is not None:
-        zero = q.new_zeros(is_real[users].shape)
-        return zero.masked_fill_(~is_real[users], -torch.inf)[:, None, None, :]
-    future = torch.full((rows.stop - rows.start, seen.stop), -torch.inf, dtype=q.dtype)
-    return future.triu_(rows.start + 1)
+def _scale(q: Tensor) -> float:
+    return q.shape[-1] ** -0.5  # type: ignore[no-any-return]
+
+
+def _future(rows: slice, seen: slice, dtype: torch.dtype) -> Tensor:
+    """Minus infinity where a key of the tile is later than its query, else 0: (rows, seen)."""
+    return torch.full((rows.stop - rows.start, seen.stop), -torch.inf, dtype=dtype).triu_(rows.start + 1)
+
+
+def _hidden_places(is_real_BL: Tensor, num_rows: int, dtype: torch.dtype) -> Tensor:
+    """Minus infinity at the keys that are padding, else 0, of every user and head: (M, 1, L)."""
+    hidden_BL = torch.zeros(is_real_BL.shape, dtype=dtype).masked_fill_(~is_real_BL, -torch.inf)
+    return hidden_BL.repeat_interleave(num_rows // len(is_real_BL), dim=0)[:, None]
+
+
+def _num_weights(shape: torch.Size) -> int:
+    return shape[0] * shape[1] ** 2
 
 
 def tiles(
@@ -140,12 +172,11 @@ def tiles(
 
 
 def _tiles(shape: torch.Size, *, causal: bool) -> Iterator[tuple[slice, slice, slice]]:
-    batch, heads, length, _ = shape
     return tiles(
-        batch,
-        length,
+        shape[0],
+        shape[1],
         max_rows=ROWS,
-        elements_a_row=heads * length,
+        elements_a_row=shape[1],
         max_elements=TILE * torch.get_num_threads(),
         causal=causal,
     )

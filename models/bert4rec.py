@@ -60,9 +60,7 @@ class BERT4Rec(SequenceModel):
         item_id_BL, length_B = history.item_id_BL, history.length_B
         is_real_BL = torch.arange(item_id_BL.shape[1], device=item_id_BL.device) < length_B[:, None]
         position_BL = window_positions(length_B, self.config.max_len + 1, item_id_BL.shape[1])
-        item_BLD = F.embedding(
-            item_id_BL.clamp(min=PAD_ITEM_ID), self.item_embedding.weight, padding_idx=PAD_ITEM_ID
-        )
+        item_BLD = self.item_embedding(item_id_BL.clamp(min=PAD_ITEM_ID))
         item_BLD = torch.where((item_id_BL == MASK_ITEM_ID)[:, :, None], self.mask_vector, item_BLD)
         x_BLD = item_BLD * embedding_scale(self.config.hidden_dim) + self.position_embedding(position_BL)
         x_BLD = drop(x_BLD, self.config.dropout, self.training)

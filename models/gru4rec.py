@@ -5,12 +5,10 @@ Shapes: B batch, L length, D width of the item table, G width of the GRU layers,
 """
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from data_pipeline.history import History
-from data_pipeline.ids import PAD_ITEM_ID
 from models.interface import ModelConfig, SequenceModel
 from models.layers import ItemTable, drop, embedding_scale, initialise
 
@@ -52,7 +50,7 @@ class GRU4Rec(SequenceModel):
 
     def encode(self, history: History) -> Tensor:
         """State after each item, (B, L, D)."""
-        item_BLD = F.embedding(history.item_id_BL, self.item_embedding.weight, padding_idx=PAD_ITEM_ID)
+        item_BLD = self.item_embedding(history.item_id_BL)
         x_BLG = item_BLD * embedding_scale(self.config.hidden_dim)
         for layer in self.layers:
             x_BLG = drop(x_BLG, self.config.dropout, self.training)

@@ -10,7 +10,6 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from data_pipeline.history import History, Times
-from data_pipeline.ids import PAD_ITEM_ID
 from models.interface import AttentionConfig, SequenceModel
 from models.layers import (
     LAYER_NORM_EPS,
@@ -61,7 +60,7 @@ class HSTU(SequenceModel):
         config, item_id_BL = self.config, history.item_id_BL
         bucket_BLL = span_buckets(history.times, config.time_buckets, target_time=config.target_time)
         position_BL = window_positions(history.length_B, config.max_len, item_id_BL.shape[1])
-        item_BLD = F.embedding(item_id_BL, self.item_embedding.weight, padding_idx=PAD_ITEM_ID)
+        item_BLD = self.item_embedding(item_id_BL)
         x_BLD = item_BLD * embedding_scale(config.hidden_dim) + self.position_embedding(position_BL)
         x_BLD = drop(x_BLD, config.dropout, self.training)
         for block in self.blocks:

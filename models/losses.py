@@ -5,16 +5,18 @@ Shapes: T positions with a target, N negatives, V items + padding, D width.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 MAX_NEGATIVE_ELEMENTS = 2**26  # numbers kept for a sampled loss's backward pass at a time: 256 MiB
+TILE = 2**17  # numbers gathered at a time by a thread of a CPU: they stay in its cache
 NUMBERS_A_SCORE = 8  # of them, beside the gathered embeddings: at most so many are kept of every score
 
 
@@ -155,19 +157,24 @@ def sampled(
     negatives: Negatives,
     settings: LossSettings,
     max_elements: int = MAX_NEGATIVE_ELEMENTS,
+    *,
+    sparse: bool = False,
 ) -> Tensor:
     """Mean of a sampled loss over the positions, a scalar; `item_VD` with the padding row.
 
-    Negatives of each position's own are gathered to (T, N, D). Where that and the scores' intermediate values
-    would be more than `max_elements` numbers, positions are taken in chunks, each computed again for its
-    backward pass.
+    With `sparse` the gradient of `item_VD` is a sparse tensor, of the rows that were looked up.
+
+    On a GPU negatives of each position's own are gathered to (T, N, D), on a CPU never as a whole. Where that
+    and the scores' intermediate values would be more than `max_elements` numbers, positions are taken in
+    chunks, each computed again for its backward pass.
     """
     num_positions, num_negatives = negatives.masked_TN.shape
-    width = 0 if negatives.shared else item_VD.shape[1]
+    is_gathered = not negatives.shared and state_TD.device.type != "cpu"
+    width = item_VD.shape[1] if is_gathered else 0
     chunk = max(1, max_elements // (num_negatives * (width + NUMBERS_A_SCORE)))
 
     def part_sum(state: Tensor, item: Tensor, target: Tensor, part: Negatives) -> Tensor:
-        return SAMPLED_LOSSES[loss](_score(state, item, target, part), settings).sum()
+        return SAMPLED_LOSSES[loss](_score(state, item, target, part, sparse), settings).sum()
 
     if num_positions <= chunk:
         return part_sum(state_TD, item_VD, target_id_T, negatives) / num_positions
@@ -181,16 +188,69 @@ def sampled(
     return total / num_positions
 
 
-def _score(state_TD: Tensor, item_VD: Tensor, target_id_T: Tensor, negatives: Negatives) -> NegativeScores:
-    positive_T = (state_TD * F.embedding(target_id_T, item_VD)).sum(-1)
-    negative_D = F.embedding(negatives.item_id, item_VD)
+def _score(
+    state_TD: Tensor, item_VD: Tensor, target_id_T: Tensor, negatives: Negatives, sparse: bool
+) -> NegativeScores:
     if negatives.shared:
-        negative_TN = state_TD @ negative_D.T
+        positive_T = (state_TD * F.embedding(target_id_T, item_VD, sparse=sparse)).sum(-1)
+        negative_TN = state_TD @ F.embedding(negatives.item_id, item_VD, sparse=sparse).T
     else:
-        negative_TN = (negative_D @ state_TD[:, :, None])[:, :, 0]
+        item_id_TM = torch.cat([target_id_T[:, None], negatives.item_id], dim=1)
+        score_TM = _score_rows(state_TD, item_VD, item_id_TM, sparse)
+        positive_T, negative_TN = score_TM[:, 0], score_TM[:, 1:]
     return NegativeScores(
         positive_T, negative_TN, negatives.masked_TN, negatives.log_q_TN, negatives.num_items
     )
+
+
+def _score_rows(state_TD: Tensor, item_VD: Tensor, item_id_TM: Tensor, sparse: bool) -> Tensor:
+    """Products of every state with M items of its own, (T, M)."""
+    if state_TD.device.type == "cpu":
+        score_TM: Tensor = _TiledScores.apply(state_TD, item_VD, item_id_TM, sparse)  # type: ignore[no-untyped-call]
+        return score_TM
+    return (F.embedding(item_id_TM, item_VD) @ state_TD[:, :, None])[:, :, 0]
+
+
+class _TiledScores(torch.autograd.Function):
+    """For a CPU: the rows are gathered tile by tile, and again in the backward pass; none are kept."""
+
+    @staticmethod
+    def forward(ctx, state, item, item_id, sparse):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(state, item, item_id)
+        ctx.sparse = sparse
+        score = state.new_empty(item_id.shape)
+        for part in _tiles(item_id, item):
+            torch.sum(_rows(item, item_id[part]).mul_(state[part, None]), -1, out=score[part])
+        return score
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        state, item, item_id = ctx.saved_tensors
+        grad_state = torch.empty_like(state)
+        for part in _tiles(item_id, item):
+            torch.sum(_rows(item, item_id[part]).mul_(grad[part, :, None]), 1, out=grad_state[part])
+        if ctx.sparse:
+            value = (grad[:, :, None] * state[:, None]).flatten(0, 1)
+            index = item_id.view(1, -1)
+            grad_item = torch.sparse_coo_tensor(index, value, item.shape, check_invariants=False)
+            return grad_state, grad_item, None, None
+        grad_item = torch.zeros_like(item)
+        for part in _tiles(item_id, item):
+            value = (grad[part, :, None] * state[part, None]).flatten(0, 1)
+            grad_item.index_add_(0, item_id[part].flatten(), value)
+        return grad_state, grad_item, None, None
+
+
+def _rows(item_VD: Tensor, item_id_TM: Tensor) -> Tensor:
+    return item_VD.index_select(0, item_id_TM.flatten()).view(*item_id_TM.shape, -1)
+
+
+def _tiles(item_id_TM: Tensor, item_VD: Tensor) -> Iterator[slice]:
+    num_positions, num_items = item_id_TM.shape
+    size = max(1, TILE * torch.get_num_threads() // (num_items * item_VD.shape[1]))
+    for begin in range(0, num_positions, size):
+        yield slice(begin, begin + size)
 
 
 def ce(state_TD: Tensor, item_VD: Tensor, target_T: Tensor, max_logits: int = 2**22) -> Tensor:

@@ -3,12 +3,10 @@
 Shapes: B batch, L length, D width, V items + padding.
 """
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from data_pipeline.history import History
-from data_pipeline.ids import PAD_ITEM_ID
 from models.attention import CausalSelfAttention
 from models.blocks import Blocks, BlocksConfig
 from models.interface import SequenceModel
@@ -47,7 +45,7 @@ class SASRec(SequenceModel):
         """State after each item, (B, L, D). L may not exceed `config.max_len`."""
         item_id_BL = history.item_id_BL
         position_BL = window_positions(history.length_B, self.config.max_len, item_id_BL.shape[1])
-        item_BLD = F.embedding(item_id_BL, self.item_embedding.weight, padding_idx=PAD_ITEM_ID)
+        item_BLD = self.item_embedding(item_id_BL)
         x_BLD = item_BLD * embedding_scale(self.config.hidden_dim) + self.position_embedding(position_BL)
         x_BLD = drop(x_BLD, self.config.dropout, self.training)
         return self.last_norm(self.blocks(x_BLD))  # type: ignore[no-any-return]

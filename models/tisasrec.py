@@ -16,7 +16,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_pipeline.history import History, Times
-from data_pipeline.ids import PAD_ITEM_ID
 from models.attention import tiles
 from models.blocks import Blocks, BlocksConfig
 from models.interface import SequenceModel
@@ -86,7 +85,7 @@ class TiSASRec(SequenceModel):
 
         Raises ValueError for a history without times.
         """
-        item_BLD = F.embedding(history.item_id_BL, self.item_embedding.weight, padding_idx=PAD_ITEM_ID)
+        item_BLD = self.item_embedding(history.item_id_BL)
         x_BLD = self._drop(item_BLD * embedding_scale(self.config.hidden_dim))
         return self.last_norm(self.blocks(x_BLD, self._context(history)))  # type: ignore[no-any-return]
 

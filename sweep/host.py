@@ -1,4 +1,4 @@
-"""Settings of the process that computes: without them a CPU spends a third of its time beside the arithmetic."""
+"""Settings of the process that computes: without them a CPU spends much of its time beside the arithmetic."""
 
 import ctypes
 from functools import cache

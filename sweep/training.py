@@ -35,6 +35,7 @@ from sweep.evaluation import ModelScorer, Ranker
 from sweep.host import prepare_cpu
 from sweep.negatives import NegativeSampler, NegativeSettings
 from sweep.seeds import derive_seed
+from sweep.table_gradient import TableGradient
 
 MAX_LOGITS_CPU = 2**20  # scores at a time under full cross-entropy: 4 MiB, in cache
 MAX_LOGITS_GPU = 2**27
@@ -206,6 +207,7 @@ def _train_epoch(
     torch.manual_seed(derive_seed(seed, "dropout", epoch))
     generator = torch.Generator(device).manual_seed(derive_seed(seed, "negatives", epoch))
     step = (epoch - 1) * len(batches)
+    table_gradient = TableGradient(state.model.item_embedding)
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     num_targets = 0
     for batch in batches.epoch(derive_seed(seed, "batches", epoch)):
@@ -214,9 +216,11 @@ def _train_epoch(
             group["lr"] = lr
         negatives = None if config.loss == "ce" else sampler.draw(batch, generator)
         state.optimizer.zero_grad(set_to_none=True)
+        table_gradient.begin(_num_look_ups(batch, negatives))
         total_loss += add_gradients(
             state.model, batch, config, negatives, autocast=autocast, micro_batch_size=micro_batch_size
         )
+        table_gradient.settle()
         state.optimizer.step()
         num_targets += len(batch.target_id_T)
         step += 1
@@ -274,7 +278,22 @@ def batch_loss(
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
         return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits)
     with torch.autocast(state_TD.device.type, enabled=False):  # these losses are made of differences
-        return sampled(config.loss, state_TD, item_VD, batch.target_id_T, negatives, config)
+        return sampled(
+            config.loss,
+            state_TD,
+            item_VD,
+            batch.target_id_T,
+            negatives,
+            config,
+            sparse=model.item_embedding.sparse,
+        )
+
+
+def _num_look_ups(batch: TrainBatch, negatives: Negatives | None) -> float:
+    """Rows of the item table that a step reads, repeats counted; without negatives all of them."""
+    if negatives is None:
+        return math.inf
+    return batch.history.item_id_BL.numel() + len(batch.target_id_T) + negatives.item_id.numel()
 
 
 def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:

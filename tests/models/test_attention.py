@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -29,19 +31,27 @@ def naive(
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("rows", "tile"), [(64, 2**18), (4, 2**18), (4, 1)])
+@pytest.mark.parametrize("kept_weights", [2**24, 0])
 def test_dropped_attention_equals_the_formula(
-    rows: int, tile: int, causal: bool, monkeypatch: pytest.MonkeyPatch
+    kept_weights: int, rows: int, tile: int, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Outputs and all gradients, whatever the tiles."""
-    monkeypatch.setattr(attention, "ROWS", rows)
-    monkeypatch.setattr(attention, "TILE", tile)
+    """Outputs and all gradients, whatever the tiles, weights kept or not."""
+    masks: list[tuple[Tensor, float]] = []
+
+    def recorded(*arguments: Any) -> tuple[Tensor, float]:
+        masks.append(draw_kept(*arguments))
+        return masks[-1]
+
+    for name, value in {"ROWS": rows, "TILE": tile, "KEPT_WEIGHTS": kept_weights}.items():
+        monkeypatch.setattr(attention, name, value)
+    monkeypatch.setattr(attention, "draw_kept", recorded)
     inputs = heads()
     is_real_BL = None if causal else torch.arange(9) < torch.tensor([[9], [1], [4], [9], [8]])
-    torch.manual_seed(3)
     out = attend(*inputs, 0.3, is_real_BL)
-    torch.manual_seed(3)
-    kept, share = draw_kept((5, 2, 9, 9), 0.3, CPU)
-    expected = naive(*inputs, kept, share, is_real_BL)
+    kept, drawn = torch.zeros(10, 9, 9), iter(masks)
+    for some, queries, seen in attention._tiles(kept.shape, causal=causal):
+        kept[some, queries, seen], share = next(drawn)
+    expected = naive(*inputs, kept.view(5, 2, 9, 9), share, is_real_BL)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     weight = torch.randn(out.shape, dtype=torch.float64)
     ours = torch.autograd.grad((out * weight).sum(), inputs)
