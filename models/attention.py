@@ -42,6 +42,19 @@ class CausalSelfAttention(nn.Module):
         )
         return self.output(out_BHLK.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
+    def attend_last(self, query_B1D: Tensor, source_BLD: Tensor, length_B: Tensor) -> Tensor:
+        """`forward` without dropout at each user's last real place alone, (B, 1, D)."""
+        key_BLD, value_BLD = self.key_value(source_BLD).chunk(2, dim=-1)
+        is_real_BL = torch.arange(source_BLD.shape[1], device=length_B.device) < length_B[:, None]
+        out_BH1K = attend(
+            self._split_heads(self.query(query_B1D)),
+            self._split_heads(key_BLD),
+            self._split_heads(value_BLD),
+            0.0,
+            is_real_BL,
+        )
+        return self.output(out_BH1K.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
     def _split_heads(self, x_BLD: Tensor) -> Tensor:
         batch, length, width = x_BLD.shape
         return x_BLD.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)

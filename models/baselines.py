@@ -50,8 +50,11 @@ class MostPopular:
     def __init__(self, part: TrainingPart) -> None:
         self._score = torch.from_numpy(part.count_items())
 
-    def __call__(self, history: History) -> Tensor:
-        return self._score.to(history.length_B.device).expand(len(history.length_B), -1).clone()
+    def read(self, history: History) -> Tensor:
+        return history.length_B
+
+    def score(self, length_B: Tensor) -> Tensor:
+        return self._score.to(length_B.device).expand(len(length_B), -1).clone()
 
 
 class RecentPopular(MostPopular):
@@ -88,11 +91,14 @@ class Markov:
         self._table = _Table(pair // part.num_items, pair % part.num_items, count, part.num_items)
         self._popularity = torch.from_numpy(_below_one(part.count_items()))
 
-    def __call__(self, history: History) -> Tensor:
-        last_B = history.item_id_BL.gather(1, history.length_B[:, None] - 1)[:, 0].cpu()
+    def read(self, history: History) -> Tensor:
+        """Each user's last item."""
+        return history.item_id_BL.gather(1, history.length_B[:, None] - 1)[:, 0]
+
+    def score(self, last_B: Tensor) -> Tensor:
         score_BV = self._popularity.repeat(len(last_B), 1)
-        self._table.add_rows(score_BV, torch.arange(len(last_B)), last_B)
-        return score_BV.to(history.length_B.device)
+        self._table.add_rows(score_BV, torch.arange(len(last_B)), last_B.cpu())
+        return score_BV.to(last_B.device)
 
 
 class ItemKNN:
@@ -121,12 +127,15 @@ class ItemKNN:
         popularity = _below_one(part.count_items()) / max(1, num_users_V.max(initial=0))
         self._popularity = torch.from_numpy(popularity.astype(np.float32))
 
-    def __call__(self, history: History) -> Tensor:
-        item_id_BL = history.item_id_BL.cpu()
-        row_S, place_S = item_id_BL.nonzero(as_tuple=True)
+    def read(self, history: History) -> Tensor:
+        """Each user's items, padded."""
+        return history.item_id_BL
+
+    def score(self, item_id_BL: Tensor) -> Tensor:
+        row_S, place_S = item_id_BL.cpu().nonzero(as_tuple=True)
         score_BV = self._popularity.repeat(len(item_id_BL), 1)
-        self._table.add_rows(score_BV, row_S, item_id_BL[row_S, place_S])
-        return score_BV.to(history.length_B.device)
+        self._table.add_rows(score_BV, row_S, item_id_BL.cpu()[row_S, place_S])
+        return score_BV.to(item_id_BL.device)
 
 
 BASELINES: dict[str, type[MostPopular | Markov | ItemKNN]] = {

@@ -10,8 +10,9 @@ import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
+from models.attention import CausalSelfAttention
 from models.hyper_connections import HyperConnection
-from models.interface import AttentionConfig
+from models.interface import AttentionConfig, last_places
 from models.layers import LAYER_NORM_EPS, FeedForward
 
 
@@ -89,23 +90,46 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Any) -> Tensor:
         """`x` is (B, L, D), or (B, L, S, D) where the residual has streams (then the norm is `pre`)."""
+        return self._feed_forward(
+            self._attend(x, x, lambda query, source: self.attention(query, source, context))
+        )
+
+    def last(self, x: Tensor, context: Any, length_B: Tensor) -> Tensor:
+        """`forward` at each user's last real place, (B, 1, D) or (B, 1, S, D).
+
+        Queries of other places are spared where the attention can be asked for one place alone: without
+        dropout, and without streams, whose connection joins what it has read place by place.
+        """
+        if isinstance(self.attention, CausalSelfAttention) and x.dim() == 3 and not self.training:
+            attend_last = self.attention.attend_last
+            x_last = last_places(x, length_B)
+            x_last = self._attend(x_last, x, lambda query, source: attend_last(query, source, length_B))
+        else:
+            attended = self._attend(x, x, lambda query, source: self.attention(query, source, context))
+            x_last = last_places(attended, length_B)
+        return self._feed_forward(x_last)
+
+    def _attend(self, x: Tensor, source: Tensor, attention: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The block's first half for the places of `x`, which look at those of `source`."""
         if self.norm == "original":  # the residual starts from the normalised input; keys stay as they are
             query_BLD = self.attention_norm(x)
-            x = query_BLD + self.attention(query_BLD, x, context)
+            return query_BLD + attention(query_BLD, source)  # type: ignore[no-any-return]
+        if self.norm == "post":
+            return self.attention_norm(x + attention(x, source))  # type: ignore[no-any-return]
+
+        def attend(x_BLD: Tensor) -> Tensor:
+            query_BLD = self.attention_norm(x_BLD)
+            return attention(query_BLD, query_BLD if source is x else self.attention_norm(source))
+
+        return self.attention_residual(x, attend)  # type: ignore[no-any-return]
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        if self.norm == "original":
             y_BLD = self.feed_forward_norm(x)
             return y_BLD + self.feed_forward(y_BLD)  # type: ignore[no-any-return]
         if self.norm == "post":
-            x = self.attention_norm(x + self.attention(x, x, context))
             return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
-
-        def attend(x_BLD: Tensor) -> Tensor:
-            y_BLD = self.attention_norm(x_BLD)
-            return self.attention(y_BLD, y_BLD, context)  # type: ignore[no-any-return]
-
-        def feed_forward(x_BLD: Tensor) -> Tensor:
-            return self.feed_forward(self.feed_forward_norm(x_BLD))  # type: ignore[no-any-return]
-
-        return self.feed_forward_residual(self.attention_residual(x, attend), feed_forward)  # type: ignore[no-any-return]
+        return self.feed_forward_residual(x, lambda x_BLD: self.feed_forward(self.feed_forward_norm(x_BLD)))  # type: ignore[no-any-return]
 
 
 class Blocks(nn.ModuleList):
@@ -122,12 +146,23 @@ class Blocks(nn.ModuleList):
         self.num_streams = config.num_streams if config.has_streams else 1
 
     def forward(self, x_BLD: Tensor, context: Any = None) -> Tensor:
-        if self.num_streams == 1:
-            return self._all(x_BLD, context)
-        x_BLSD = x_BLD[:, :, None].expand(-1, -1, self.num_streams, -1).contiguous()
-        return self._all(x_BLSD, context).sum(2)
-
-    def _all(self, x: Tensor, context: Any) -> Tensor:
+        x = self._enter(x_BLD)
         for block in self:
             x = block(x, context)
-        return x
+        return self._leave(x)
+
+    def last(self, x_BLD: Tensor, length_B: Tensor, context: Any = None) -> Tensor:
+        """`forward` at each user's last real place alone, (B, D): so the last block computes little else."""
+        x = self._enter(x_BLD)
+        blocks: list[Block] = list(self)  # type: ignore[arg-type]
+        for block in blocks[:-1]:
+            x = block(x, context)
+        return self._leave(blocks[-1].last(x, context, length_B))[:, 0]
+
+    def _enter(self, x_BLD: Tensor) -> Tensor:
+        if self.num_streams == 1:
+            return x_BLD
+        return x_BLD[:, :, None].expand(-1, -1, self.num_streams, -1).contiguous()
+
+    def _leave(self, x: Tensor) -> Tensor:
+        return x if self.num_streams == 1 else x.sum(2)

@@ -43,9 +43,13 @@ class SASRec(SequenceModel):
 
     def encode(self, history: History) -> Tensor:
         """State after each item, (B, L, D). L may not exceed `config.max_len`."""
-        item_id_BL = history.item_id_BL
-        position_BL = window_positions(history.length_B, self.config.max_len, item_id_BL.shape[1])
-        item_BLD = self.item_embedding(item_id_BL)
+        return self.last_norm(self.blocks(self._embed(history)))  # type: ignore[no-any-return]
+
+    def last_state(self, history: History) -> Tensor:
+        return self.last_norm(self.blocks.last(self._embed(history), history.length_B))  # type: ignore[no-any-return]
+
+    def _embed(self, history: History) -> Tensor:
+        position_BL = window_positions(history.length_B, self.config.max_len, history.item_id_BL.shape[1])
+        item_BLD = self.item_embedding(history.item_id_BL)
         x_BLD = item_BLD * embedding_scale(self.config.hidden_dim) + self.position_embedding(position_BL)
-        x_BLD = drop(x_BLD, self.config.dropout, self.training)
-        return self.last_norm(self.blocks(x_BLD))  # type: ignore[no-any-return]
+        return drop(x_BLD, self.config.dropout, self.training)

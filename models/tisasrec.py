@@ -85,9 +85,15 @@ class TiSASRec(SequenceModel):
 
         Raises ValueError for a history without times.
         """
+        return self.last_norm(self.blocks(self._embed(history), self._context(history)))  # type: ignore[no-any-return]
+
+    def last_state(self, history: History) -> Tensor:
+        x_BLD, context = self._embed(history), self._context(history)
+        return self.last_norm(self.blocks.last(x_BLD, history.length_B, context))  # type: ignore[no-any-return]
+
+    def _embed(self, history: History) -> Tensor:
         item_BLD = self.item_embedding(history.item_id_BL)
-        x_BLD = self._drop(item_BLD * embedding_scale(self.config.hidden_dim))
-        return self.last_norm(self.blocks(x_BLD, self._context(history)))  # type: ignore[no-any-return]
+        return self._drop(item_BLD * embedding_scale(self.config.hidden_dim))
 
     def _context(self, history: History) -> IntervalContext:
         if history.times is None:

@@ -33,10 +33,12 @@ from data_pipeline.store import SequenceLog
 from models import SequenceModel
 from results.metrics import Ranks
 from sweep.candidates import draw_candidates
+from sweep.host import prepare_cpu
 
 REPEATS_ARE_NORMAL = 0.01  # share of repeated (user, item) pairs above which seen items stay candidates
-TOKENS_PER_BLOCK = 2**15  # items encoded at a time
-SCORES_PER_BLOCK = 2**20  # 4 MiB: stays in cache while it is counted; larger takes twice as long
+TOKENS_PER_BLOCK = 2**13  # items read at a time: what a layer makes of them stays in cache
+SCORES_AT_A_TIME = 2**20  # 4 MiB: stays in cache while it is counted; larger takes twice as long
+ROWS_STEP = 16  # users that are scored come in multiples of it, as the kernels of matrix products take them
 SEEN_PER_CHUNK = 2**22
 
 
@@ -109,12 +111,18 @@ def _plain_cut(cut: Any) -> Any:
 
 
 class Scorer(Protocol):
-    """Anything that ranks: scores (B, num_items) of all real items, given histories of at most `max_len`."""
+    """Anything that ranks, in two steps, since many histories are read at a time and few scored."""
 
-    max_len: int
+    max_len: int  # of the histories that are read
     uses_time: bool
 
-    def __call__(self, history: History) -> Tensor: ...
+    def read(self, history: History) -> Tensor:
+        """What scoring needs of each user: (B, ...)."""
+        ...
+
+    def score(self, read_B: Tensor) -> Tensor:
+        """Scores (B, num_items) of all real items, in any layout; they are written over."""
+        ...
 
 
 class ModelScorer:
@@ -126,10 +134,12 @@ class ModelScorer:
         self._model = model
         self._autocast = autocast
 
-    def __call__(self, history: History) -> Tensor:
+    def read(self, history: History) -> Tensor:
         with torch.autocast(history.length_B.device.type, torch.bfloat16, enabled=self._autocast):
-            state_BD = self._model.last_state(history)
-        return self._model.score(state_BD.float())
+            return self._model.last_state(history).float()
+
+    def score(self, state_BD: Tensor) -> Tensor:
+        return self._model.score(state_BD)
 
 
 class Ranker:
@@ -173,40 +183,50 @@ class Ranker:
 
     def rank(self, scorer: Scorer) -> Ranks:
         """Ranks in the order of `user_id_U`. Raises FloatingPointError for a score that is not finite."""
+        prepare_cpu()
         better_U = np.zeros(len(self.user_id_U), np.int64)
         tied_U = np.ones(len(self.user_id_U), np.int64)
         results: list[tuple[npt.NDArray[np.int64], Tensor, Tensor]] = []
         with torch.inference_mode():
             for row_B in self._blocks(scorer.max_len):
-                results.append((row_B, *self._rank_block(scorer, row_B)))
+                read_B = scorer.read(self._history(scorer, row_B))
+                for part in self._parts(len(row_B)):
+                    score_BN = scorer.score(read_B[part]).float()
+                    results.append((row_B[part], *self._rank_block(score_BN, row_B[part])))
         for row_B, better_B, tied_B in results:  # read back at the end: the device never waits in between
             better_U[row_B], tied_U[row_B] = better_B.cpu().numpy(), tied_B.cpu().numpy()
         return Ranks(better_U, tied_U)
 
     def _blocks(self, max_len: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Rows of users of like length, so that blocks hold little padding and never too many scores."""
+        """Rows of users of like length, so that a block that is read holds little padding."""
         length_U = np.minimum(self._target_position_U - self._begin_U, max_len)
         order_U = np.argsort(length_U, kind="stable")
-        most_rows = max(1, SCORES_PER_BLOCK // self._sequences.num_items)
         end = len(order_U)
         while end > 0:
-            rows = min(most_rows, max(1, TOKENS_PER_BLOCK // max(1, int(length_U[order_U[end - 1]]))))
+            rows = max(1, TOKENS_PER_BLOCK // max(1, int(length_U[order_U[end - 1]])))
             yield order_U[max(0, end - rows) : end]
             end -= rows
 
-    def _rank_block(self, scorer: Scorer, row_B: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _parts(self, num_rows: int) -> Iterator[slice]:
+        """Of a block that was read, what is scored at a time."""
+        at_a_time = max(1, round(SCORES_AT_A_TIME / self._sequences.num_items / ROWS_STEP)) * ROWS_STEP
+        for begin in range(0, num_rows, at_a_time):
+            yield slice(begin, begin + at_a_time)
+
+    def _history(self, scorer: Scorer, row_B: npt.NDArray[np.int64]) -> History:
         begin_B, position_B = self._begin_U[row_B], self._target_position_U[row_B]
-        device = self._sequences.device
         length_B = np.minimum(position_B - begin_B, scorer.max_len)
-        history = self._sequences.history(
+        return self._sequences.history(
             self.user_id_U[row_B], position_B - length_B, length_B, with_times=scorer.uses_time
         )
-        score_BN = scorer(history).float()
+
+    def _rank_block(self, score_BN: Tensor, row_B: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        begin_B, position_B = self._begin_U[row_B], self._target_position_U[row_B]
         _check_finite(score_BN)
-        target_B1 = self._sequences.items(torch.from_numpy(position_B).to(device))[:, None]
+        target_B1 = self._sequences.items(torch.from_numpy(position_B).to(score_BN.device))[:, None]
         target_score_B1 = score_BN.gather(1, target_B1 - 1)
         if self._candidate_UN is not None:
-            candidate_BN = torch.from_numpy(self._candidate_UN[row_B]).to(device).long()
+            candidate_BN = torch.from_numpy(self._candidate_UN[row_B]).to(score_BN.device).long()
             score_BN = score_BN.gather(1, (candidate_BN - 1).clamp_(min=0))
             score_BN.masked_fill_(candidate_BN == PAD_ITEM_ID, -torch.inf)
         elif self._removes_seen:
@@ -247,14 +267,13 @@ def _check_finite(score_BN: Tensor) -> None:
 def _count(score_BN: Tensor, target_score_B1: Tensor, *, target_among: bool) -> tuple[Tensor, Tensor]:
     """Candidates above the target, and level with it (the target counted).
 
-    The sum of signs is better - worse, of their sizes better + worse. Exact in float32 below 2**24
-    candidates, and 4 x as fast as one comparison and count, of which two were needed.
+    Comparisons are written as numbers and summed: a CPU writes and counts booleans 4 times as slowly. Exact
+    in float32 below 2**24 candidates.
     """
-    score_BN -= target_score_B1  # in place: the block's scores are not needed any more
-    sign_BN = score_BN.sign_()
-    dtype = torch.float32 if sign_BN.shape[1] < 2**24 else torch.float64
-    difference_B = sign_BN.sum(1, dtype=dtype)
-    unequal_B = sign_BN.abs_().sum(1, dtype=dtype)
-    better_B = ((unequal_B + difference_B) / 2).long()
-    tied_B = (sign_BN.shape[1] - unequal_B).long()
+    dtype = torch.float32 if score_BN.shape[1] < 2**24 else torch.float64
+    not_below_BN = torch.ge(score_BN, target_score_B1, out=torch.empty_like(score_BN))
+    not_below_B = not_below_BN.sum(1, dtype=dtype).long()
+    above_BN = torch.gt(score_BN, target_score_B1, out=score_BN)  # the block's scores are not needed any more
+    better_B = above_BN.sum(1, dtype=dtype).long()
+    tied_B = not_below_B - better_B
     return better_B, tied_B if target_among else tied_B + 1

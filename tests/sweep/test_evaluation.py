@@ -25,9 +25,10 @@ class CoarseScorer:
         generator = torch.Generator().manual_seed(0)
         self.table = torch.randint(0, 4, (num_items + 1, num_items), generator=generator).float()
 
-    def __call__(self, history: History) -> Tensor:
-        length_B = history.length_B
-        last_B = history.item_id_BL[torch.arange(len(length_B)), length_B - 1]
+    def read(self, history: History) -> Tensor:
+        return history.item_id_BL[torch.arange(len(history.length_B)), history.length_B - 1]
+
+    def score(self, last_B: Tensor) -> Tensor:
         return self.table[last_B].clone()
 
 

@@ -75,12 +75,16 @@ class LastItem:
         0, 4, (NUM_ITEMS + 1, NUM_ITEMS), generator=torch.Generator().manual_seed(0)
     ).float()
 
-    def __call__(self, history: History) -> Tensor:
+    def read(self, history: History) -> Tensor:
+        """Each user's last item."""
         assert history.times is not None
         rows = torch.arange(len(history.length_B))
         next_time_B = history.times.next_time_BL[rows, history.length_B - 1]
         assert bool((next_time_B >= history.times.time_BL[rows, history.length_B - 1]).all())
-        return self.table[history.item_id_BL[rows, history.length_B - 1]].clone()
+        return history.item_id_BL[rows, history.length_B - 1]
+
+    def score(self, last_B: Tensor) -> Tensor:
+        return self.table[last_B].clone()
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])
