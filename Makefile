@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
-PEER_BENCH := benchmarks/bench_peers.py
-SEARCHES := benchmarks/pruning.py benchmarks/sweep_vs_plain_tune.py  # two studies each: hours at full length
+BENCHES := train_epoch rank_users growth large_catalogue tisasrec_memory mhc_overhead prepare_log store_sharing \
+	sweep_overhead study_cost quality
+SEARCHES := pruning sweep_vs_plain_tune  # two studies each: hours at full length
 READY := $(VENV)/.ready
 
 .PHONY: sweep test check faults bench bench-peers format clean
@@ -31,14 +32,16 @@ faults: $(READY)  # the fault campaign in its long form
 	$(BIN)/pytest -m faults tests/faults
 
 bench: $(READY)
-	for script in $(filter-out $(SEARCHES) $(PEER_BENCH),$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
-	for script in $(SEARCHES); do $(BIN)/python $$script --trials 8 --max-epochs 9 || exit 1; done
+	for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in $(SEARCHES); do $(BIN)/python -m benchmarks.$$name --trials 8 --max-epochs 9 || exit 1; done
+	$(BIN)/python -m benchmarks.readme
 
 bench-peers: $(READY)  # RecTools pins other versions of much that we use
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "rectools[torch]==0.19.*"
-	$(BIN)/python benchmarks/bench_peers.py --peer-python $(PEERS)/bin/python
+	$(BIN)/python -m benchmarks.bench_peers --peer-python $(PEERS)/bin/python
+	$(BIN)/python -m benchmarks.readme
 
 format: $(READY)
 	$(BIN)/ruff format .

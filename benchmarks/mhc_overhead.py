@@ -3,26 +3,31 @@
 Forward and backward pass at the size of ML-1M: 128 sequences of 200 items, 3416 items in the catalogue, with
 full cross-entropy (ce), or a sum of one channel of the states for the trunk alone (none). The two models take
 turns, so that a busy machine slows both; the ratio is that of the medians.
-python benchmarks/mhc_overhead.py [--steps 7] [--threads 2]
+
+The floor of a step: the operations of blocks and scores over the rate of the best matrix product, or the
+bytes of the residual (streams are read and made anew once a sub-layer in the forward pass, read, with their
+gradient, and made anew once in the backward pass) over bandwidth, whichever is larger.
+
+python -m benchmarks.mhc_overhead [--steps 7] [--threads 2]
 """
 
 import argparse
-import json
-import platform
-import statistics
 import time
-from datetime import UTC, datetime
 
 import torch
 
+from benchmarks.floor import BACKWARD, FLOAT_BYTES, Floor, Rates, block_flops, rates
+from benchmarks.record import Row, add_settings, measured, set_up, show, wait, write
 from data_pipeline.history import History
 from models.losses import ce
 from models.sasrec import SASRec, SASRecConfig
 from sweep.training import MAX_LOGITS_CPU, MAX_LOGITS_GPU
 
-NUM_ITEMS, BATCH, LENGTH = 3416, 128, 200
+NUM_ITEMS, NUM_BLOCKS = 3416, 2
 WIDTHS = (50, 128)
 LOSSES = ("none", "ce")
+STREAMS = {"plain": 1, "mhc": 4}
+PASSES = 5  # over the residual's streams, a sub-layer
 
 
 def step(model: SASRec, history: History, loss: str) -> float:
@@ -30,8 +35,7 @@ def step(model: SASRec, history: History, loss: str) -> float:
     device = history.length_B.device
     on_gpu = device.type == "cuda"
     model.zero_grad()
-    if on_gpu:
-        torch.cuda.synchronize()
+    wait(device)
     started = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
         state_TD = model.encode(history).flatten(0, 1)
@@ -42,58 +46,65 @@ def step(model: SASRec, history: History, loss: str) -> float:
         else:
             value = state_TD[:, 0].sum()
     value.backward()  # type: ignore[no-untyped-call]
-    if on_gpu:
-        torch.cuda.synchronize()
+    wait(device)
     return time.perf_counter() - started
 
 
-def measure(width: int, loss: str, steps: int, device: torch.device) -> dict[str, object]:
+def step_floor(residual: str, width: int, loss: str, num_tokens: int, length: int, rate: Rates) -> Floor:
+    scores = NUM_ITEMS if loss == "ce" else 0
+    flops = BACKWARD * NUM_BLOCKS * int(block_flops(length, width, residual=residual)) + 6 * width * scores
+    numbers = PASSES * 2 * NUM_BLOCKS * STREAMS[residual] * width
+    return Floor(num_tokens * flops / rate.flops, num_tokens * numbers * FLOAT_BYTES / rate.bytes)
+
+
+def measure(width: int, loss: str, arguments: argparse.Namespace, device: torch.device) -> Row:
     generator = torch.Generator().manual_seed(0)
-    item_id_BL = torch.randint(1, NUM_ITEMS + 1, (BATCH, LENGTH), generator=generator)
-    history = History(item_id_BL.to(device), torch.full((BATCH,), LENGTH, device=device))
-    models, seconds = {}, {}
-    for residual in ("plain", "mhc"):
-        config = SASRecConfig(hidden_dim=width, max_len=LENGTH, dropout=0.2, residual=residual)
+    batch, length = arguments.batch, arguments.length
+    item_id_BL = torch.randint(1, NUM_ITEMS + 1, (batch, length), generator=generator)
+    history = History(item_id_BL.to(device), torch.full((batch,), length, device=device))
+    models: dict[str, SASRec] = {}
+    seconds: dict[str, list[float]] = {}
+    for residual in STREAMS:
+        config = SASRecConfig(hidden_dim=width, max_len=length, dropout=0.2, residual=residual)
         models[residual] = SASRec(config, NUM_ITEMS).to(device).train()
         seconds[residual] = [step(models[residual], history, loss)]  # the first one warms up
-    for _ in range(steps):
+    for _ in range(arguments.steps):
         for residual, model in models.items():
             seconds[residual].append(step(model, history, loss))
-    median = {residual: statistics.median(times[1:]) for residual, times in seconds.items()}
+    step_ms = {
+        name: measured((1e3 * taken for taken in times[1:]), digits=1) for name, times in seconds.items()
+    }
+    floor = {name: step_floor(name, width, loss, batch * length, length, rates(device)) for name in STREAMS}
     return {
-        "hidden_dim": width,
+        "width": width,
         "loss": loss,
-        "plain_ms": round(1e3 * median["plain"], 1),
-        "mhc_ms": round(1e3 * median["mhc"], 1),
-        "ratio": round(median["mhc"] / median["plain"], 3),
+        "plain_ms": step_ms["plain"],
+        "mhc_ms": step_ms["mhc"],
+        "ratio": round(step_ms["mhc"]["median"] / step_ms["plain"]["median"], 3),
+        "floor_ratio": round(floor["mhc"].seconds / floor["plain"].seconds, 3),
+        "plain_share_of_floor": floor["plain"].share(step_ms["plain"]["median"] / 1e3),
+        "mhc_share_of_floor": floor["mhc"].share(step_ms["mhc"]["median"] / 1e3),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)  # as in training
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--length", type=int, default=200)
+    parser.add_argument("--widths", type=int, nargs="*", default=WIDTHS)
+    parser.add_argument("--losses", nargs="*", choices=LOSSES, default=LOSSES)
+    add_settings(parser)
+    arguments = parser.parse_args(argv)
+    device = set_up(arguments)
     rows = []
-    print("width  loss   plain ms    mhc ms  ratio")
-    for width in WIDTHS:
-        for loss in LOSSES:
-            row = measure(width, loss, arguments.steps, device)
-            rows.append(row)
-            print(f"{width:5}  {loss:4} {row['plain_ms']:>10} {row['mhc_ms']:>9}  {row['ratio']}", flush=True)
-    record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": str(device),
-        "processor": platform.processor() or platform.machine(),
-        "threads": arguments.threads,
-        "torch": torch.__version__,
-        "steps": arguments.steps,
-        "rows": rows,
-    }
-    print(json.dumps(record))
+    for width in arguments.widths:
+        for loss in arguments.losses:
+            rows.append(measure(width, loss, arguments, device))
+            show(rows[-1])
+    write("mhc_overhead", rows, arguments, device=device)
 
 
 if __name__ == "__main__":

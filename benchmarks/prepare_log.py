@@ -5,22 +5,19 @@ is written. It is generated once into --folder and kept. Each measurement is a p
 that of it and its descendants (proportional set size: shared pages count once), looked at five times a
 second.
 
-python benchmarks/prepare_log.py [--rows 1000000 10000000] [--ids integer string] [--address auto]
+The floor is to read the log and to write what is prepared, once, at the speed of memory.
+
+python -m benchmarks.prepare_log [--rows 1000000 10000000] [--ids integer string] [--address auto]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
+import torch
+
+from benchmarks.floor import rates
+from benchmarks.record import Row, add_folder, measured, show, write
 
 BLOCK_ROWS = 2_000_000
 ROWS_PER_USER, ROWS_PER_ITEM = 20, 100  # 100 million rows: 5 million users and 1 million items
@@ -101,7 +102,9 @@ def measure(path: Path, address: str | None) -> dict[str, float]:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
         again = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        moved = log_bytes(path) + sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
         return {
+            "floor_s": moved / rates(torch.device("cpu")).bytes,
             "seconds": round(seconds, 1),
             "again_seconds": round(time.perf_counter() - again, 1),
             "peak_gib": round(peak / 2**30, 2),
@@ -152,9 +155,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "seqsweep-prepare-log")
     parser.add_argument("--parts", type=int, default=1, help="files that the log is cut into")
     parser.add_argument("--address", help="prepare on this Ray cluster, with Ray Data; local starts one")
+    add_folder(parser)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    results = []
+    results: list[Row] = []
     for ids in arguments.ids:
         for num_rows in arguments.rows:
             form = f"-in-{arguments.parts}" if arguments.parts > 1 else ".csv"
@@ -164,17 +168,11 @@ def main() -> None:
             elif not path.exists():
                 generate(path, num_rows, ids)
             runs = [measure(path, arguments.address) for _ in range(arguments.repeats)]
-            median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-            results.append({"ids": ids, "rows": num_rows, "gigabytes": log_bytes(path) / 1e9, **median})
-            print(json.dumps(results[-1]), flush=True)
-    record = {
-        "benchmark": "prepare_log",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
-        "address": arguments.address,
-        "results": results,
-    }
-    print(json.dumps(record))
+            times = {name: measured((run[name] for run in runs), digits=3) for name in runs[0]}
+            gigabytes = round(log_bytes(path) / 1e9, 3)
+            results.append({"ids": ids, "rows": num_rows, "gigabytes": gigabytes, **times})
+            show(results[-1])
+    write("prepare_log", results, arguments)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 Each is a `seqsweep run` with the same seed, in turns. The sampler learns from what was pruned, so that after
 the first trials the two go different ways; --sampler random makes all trials the same ones.
 
-python benchmarks/pruning.py [--data demo] [--trials 40] [--models sasrec] [--repeats 1]
+python -m benchmarks.pruning [--data demo] [--trials 40] [--models sasrec] [--repeats 1]
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.record import add_folder, write
 from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from results.leaderboard import EPOCHS_FILE, LEADERBOARD_FILE
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--fix", action="append", default=[], metavar="HPARAM=VALUE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=1)
+    add_folder(parser)
     arguments = parser.parse_args()
     pairs = []
     with tempfile.TemporaryDirectory() as folder:
@@ -84,17 +85,16 @@ def main() -> None:
                 {name: measure(name, of_repeat, arguments.seed + repeat, arguments) for name in order}
             )
             print(json.dumps(pairs[-1]), flush=True)
-    record = {
-        **vars(arguments),
-        "data": Path(arguments.data).name,
-        "cpus": os.cpu_count(),
-        "pairs": pairs,
-        "asha_to_none": {
-            key: round(statistics.median(pair["asha"][key] / pair["none"][key] for pair in pairs), 3)
-            for key in ("epochs", "device_s", "wall_s", "best")
-        },
+    ratios = {
+        key: round(statistics.median(pair["asha"][key] / pair["none"][key] for pair in pairs), 3)
+        for key in ("epochs", "device_s", "wall_s", "best")
     }
-    print(json.dumps(record))
+    rows = [
+        {"repeat": number, "pruner": name, **pair[name]}
+        for number, pair in enumerate(pairs)
+        for name in PRUNERS
+    ]
+    write("pruning", rows, arguments, asha_to_none=ratios)
 
 
 if __name__ == "__main__":

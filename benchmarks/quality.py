@@ -1,19 +1,16 @@
 """Trains one configuration over several seeds, without a search: what a model reaches on a log.
 
-python benchmarks/quality.py --data ../shared/data/ml-1m/ml-1m.txt.gz --set model=sasrec --set max_len=200
+python -m benchmarks.quality --data ../shared/data/ml-1m/ml-1m.txt.gz --set model=sasrec --set max_len=200
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.record import add_settings, set_up, write
 from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from data_pipeline.store import open_log
@@ -75,10 +72,9 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--ranking", default="full")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
+    add_settings(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = set_up(arguments)
     protocol = ProtocolConfig(ranking=arguments.ranking)
     hparams = {"model": "sasrec", **pairs(arguments.set, "--set")}
     with tempfile.TemporaryDirectory() as cache:
@@ -94,17 +90,8 @@ def main() -> None:
             values = [result[part][name] for result in results]
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             print(f"{part} {name} {statistics.mean(values):.4f}{spread}")
-    record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": str(device),
-        "threads": arguments.threads,
-        "torch": torch.__version__,
-        "data": Path(arguments.data).name,
-        "ranking": arguments.ranking,
-        "hparams": hparams,
-        "results": results,
-    }
-    print(json.dumps(record))
+    rows = [{"data": Path(arguments.data).name, **result} for result in results]
+    write("quality", rows, arguments, device=device, hparams=hparams)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ is quick; TPE proposes NUM_TPE trials in a row at several sizes of the study. Ti
 the process's own, which neither the disk nor other processes change much. With --folder on a tmpfs the disk
 is left out.
 
-python benchmarks/study_cost.py [--trials 10000] [--pruner asha] [--folder FOLDER]
+python -m benchmarks.study_cost [--trials 10000] [--pruner asha] [--folder FOLDER]
 """
 
 import argparse
-import json
 import math
 import os
 import resource
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.record import Row, add_folder, show, write
 from results.leaderboard import StudyFacts
 from results.metrics import METRICS
 from search_spaces import SEARCH_SPACES
@@ -196,17 +196,22 @@ def main() -> None:
     parser.add_argument("--grace-epochs", type=int, default=3)
     parser.add_argument("--live", type=int, default=8, help="trials side by side")
     parser.add_argument("--folder", type=Path, help="where the study lies; else where temporary files do")
+    add_folder(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         record = measure(Path(folder), arguments)
+    rows: list[Row] = []
     for name in ("report_ms", "random_proposal_ms", "tpe_proposal_ms"):
-        for size, of_size in record[name].items():
-            print(f"{name} from trial {size:,}: {of_size}")
-    of_tenth = [*record["report_ms"].values()]
+        rows += [{"work": name, "from_trial": size, **times} for size, times in record.pop(name).items()]
+    for name in ("reopen_ms", "tables_ms", "records_ms", "fsync_ms"):
+        rows.append({"work": name, "from_trial": record["trials"], **record.pop(name)})
+    for row in rows:
+        show(row)
+    reports = [row for row in rows if row["work"] == "report_ms"]
     record["report_end_to_start"] = {
-        key: round(of_tenth[-1][key] / of_tenth[0][key], 2) for key in ("median", "cpu")
+        key: round(reports[-1][key] / reports[0][key], 2) for key in ("median", "cpu")
     }
-    print(json.dumps({**vars(arguments), "folder": str(arguments.folder), **record}))
+    write("study_cost", rows, arguments, **record)
 
 
 if __name__ == "__main__":

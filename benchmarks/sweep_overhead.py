@@ -1,10 +1,11 @@
 """What a trial costs beyond its training: the slope in seconds between 20 and 120 trials of nothing.
 
-python benchmarks/sweep_overhead.py [--few 20] [--many 120]
+The floor is zero: all of it is overhead.
+
+python -m benchmarks.sweep_overhead [--few 20] [--many 120] [--repeats 3]
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import optuna
 
+from benchmarks.record import add_folder, measured, show, write
 from sweep.cluster import connect
 from sweep.config import HardwareConfig
 from sweep.study import SearchConfig, Study
@@ -44,15 +46,32 @@ def seconds(trials: int, folder: Path) -> float:
         return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--few", type=int, default=20)
     parser.add_argument("--many", type=int, default=120)
-    arguments = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=3)
+    add_folder(parser)
+    arguments = parser.parse_args(argv)
+    pairs = []
     with connect(HardwareConfig()), tempfile.TemporaryDirectory() as folder:
-        few, many = (seconds(trials, Path(folder)) for trials in (arguments.few, arguments.many))
-    slope = (many - few) / (arguments.many - arguments.few)
-    print(json.dumps({"few_s": round(few, 2), "many_s": round(many, 2), "slope_s_a_trial": round(slope, 4)}))
+        for repeat in range(arguments.repeats):
+            of_repeat = Path(folder) / str(repeat)
+            few, many = (seconds(trials, of_repeat) for trials in (arguments.few, arguments.many))
+            pairs.append((few, many))
+    row = {
+        "few_trials": arguments.few,
+        "few_s": measured((few for few, _ in pairs), digits=2),
+        "many_trials": arguments.many,
+        "many_s": measured((many for _, many in pairs), digits=2),
+        "seconds_a_trial": measured(
+            ((many - few) / (arguments.many - arguments.few) for few, many in pairs), digits=4
+        ),
+    }
+    show(row)
+    write("sweep_overhead", [row], arguments)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ Adam). Both sides get the same sequences, split, metric, bounds of the hparams t
 numbers of trials and epochs, patience, rungs and trials at a time. seqsweep moves further hparams (residual,
 norm, heads, window, ..); --same-model pins them to the textbook's. CPU only.
 
+`training_share` is how much of wall time and trials at a time is training and ranking: the rest is overhead.
 Each side is a process of its own, timed from its start; sides take turns in going first. A report counts when
 the driver has it: for Tune in a callback, for seqsweep when a reader of its journal first sees it.
 
-python benchmarks/sweep_vs_plain_tune.py [--data demo] [--trials 40] [--repeats 1] [--same-model]
+python -m benchmarks.sweep_vs_plain_tune [--data demo] [--trials 40] [--repeats 1] [--same-model]
 """
 
 import argparse
 import itertools
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.record import add_folder, write
 from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from data_pipeline.store import open_log
@@ -290,7 +291,16 @@ def run_plain(arguments: argparse.Namespace) -> None:
 
 
 def time_plain(folder: Path, seed: int, arguments: argparse.Namespace) -> tuple[list[Report], float]:
-    command = [sys.executable, __file__, "--plain-side", "--folder", str(folder), "--seed", str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.sweep_vs_plain_tune",
+        "--plain-side",
+        "--folder",
+        str(folder),
+        "--seed",
+        str(seed),
+    ]
     for name in ("trials", "max_epochs", "patience", "concurrent"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     command += ["--reuse-actors"] if arguments.reuse_actors else []
@@ -393,6 +403,10 @@ def compare(folder: Path, repeat: int, arguments: argparse.Namespace) -> dict[st
     return {**pair, "common": round(common, 4)}
 
 
+def training_share(side: dict[str, Any], concurrent: int) -> str:
+    return f"{100 * side['train_s'] / concurrent / side['wall_s']:.3g} %"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", default="demo")
@@ -408,6 +422,7 @@ def main() -> None:
     for name, kind in (("--folder", Path), ("--started", float)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)  # what the plain side's process is told
     parser.add_argument("--plain-side", action="store_true", help=argparse.SUPPRESS)
+    add_folder(parser)
     arguments = parser.parse_args()
     if arguments.plain_side:
         run_plain(arguments)
@@ -421,20 +436,22 @@ def main() -> None:
             np.savez(of_repeat / "log.npz", item_id=np.concatenate(log.item_chunks()), offset_U=log.offset_U)
             pairs.append(compare(of_repeat, repeat, arguments))
             print(json.dumps(pairs[-1]), flush=True)
-    record = {
-        **{name: getattr(arguments, name) for name in ("trials", "max_epochs", "patience", "concurrent")},
-        "data": Path(arguments.data).name,
-        "same_model": arguments.same_model,
-        "reuse_actors": arguments.reuse_actors,
-        "cpus": os.cpu_count(),
-        "torch": torch.__version__,
-        "pairs": pairs,
-        "plain_to_seqsweep": {
-            key: round(statistics.median(pair["plain"][key] / pair["seqsweep"][key] for pair in pairs), 2)
-            for key in ("wall_s", "seconds_to_common", "epochs", "best")
-        },
+    ratios = {
+        key: round(statistics.median(pair["plain"][key] / pair["seqsweep"][key] for pair in pairs), 2)
+        for key in ("wall_s", "seconds_to_common", "epochs", "best")
     }
-    print(json.dumps(record))
+    rows = [
+        {
+            "repeat": number,
+            "side": side,
+            "common_ndcg": pair["common"],
+            **pair[side],
+            "training_share": training_share(pair[side], arguments.concurrent),
+        }
+        for number, pair in enumerate(pairs)
+        for side in ("seqsweep", "plain")
+    ]
+    write("sweep_vs_plain_tune", rows, arguments, plain_to_seqsweep=ratios)
 
 
 if __name__ == "__main__":

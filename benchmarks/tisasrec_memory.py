@@ -2,56 +2,71 @@
 
 Forward and backward pass with one negative a position: 128 sequences of 200 items, width 50, 2 blocks, time
 span 256. Memory is the peak above what the model and its batch take, each case in a process of its own. For
-the time the models take turns, so that a busy machine slows both; the ratio is that of the medians.
-python benchmarks/tisasrec_memory.py [--steps 7] [--threads 2] [--dropout 0.2]
+the time the models take turns, so that a busy machine slows both; the ratio is that of the medians. The floor
+is the operations of the blocks, over the rate of the best matrix product.
+
+python -m benchmarks.tisasrec_memory [--steps 7] [--threads 2] [--dropout 0.2]
 """
 
 import argparse
-import json
-import multiprocessing
-import platform
-import resource
-import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.floor import BACKWARD, Floor, block_flops, rates
+from benchmarks.record import (
+    add_settings,
+    choose_device,
+    in_child,
+    measured,
+    peak_bytes,
+    prepare_process,
+    show,
+    wait,
+    write,
+)
 from data_pipeline.history import History, Times
 from models import SequenceModel
 from models.sasrec import SASRec, SASRecConfig
 from models.tisasrec import TiSASRec, TiSASRecConfig
 
-NUM_ITEMS, BATCH, LENGTH, WIDTH = 3416, 128, 200, 50
-MODELS = ("sasrec", "tisasrec")
+NUM_ITEMS, WIDTH, NUM_BLOCKS = 3416, 50, 2
+ATTENTION = {"sasrec": 4, "tisasrec": 8}  # operations of a pair of places, by width
 
 
-def build(name: str, num_heads: int, dropout: float, device: torch.device) -> SequenceModel:
-    size = {"hidden_dim": WIDTH, "num_blocks": 2, "num_heads": num_heads, "max_len": LENGTH}
+@dataclass(frozen=True)
+class Size:
+    batch: int
+    length: int
+    dropout: float
+
+
+def build(name: str, num_heads: int, size: Size, device: torch.device) -> SequenceModel:
+    shape = {"hidden_dim": WIDTH, "num_blocks": NUM_BLOCKS, "num_heads": num_heads, "max_len": size.length}
     model: SequenceModel
     if name == "sasrec":
-        model = SASRec(SASRecConfig(**size, dropout=dropout), NUM_ITEMS)
+        model = SASRec(SASRecConfig(**shape, dropout=size.dropout), NUM_ITEMS)
     else:
-        model = TiSASRec(TiSASRecConfig(**size, dropout=dropout, time_span=256), NUM_ITEMS)
+        model = TiSASRec(TiSASRecConfig(**shape, dropout=size.dropout, time_span=256), NUM_ITEMS)
     return model.to(device).train()
 
 
-def random_history(device: torch.device, batch: int = BATCH) -> History:
+def random_history(size: Size, device: torch.device) -> History:
     generator = torch.Generator().manual_seed(0)
-    item_id_BL = torch.randint(1, NUM_ITEMS + 1, (batch, LENGTH), generator=generator)
-    gap_BL = torch.randint(0, 600, (batch, LENGTH), generator=generator)  # up to ten units of a minute
+    item_id_BL = torch.randint(1, NUM_ITEMS + 1, (size.batch, size.length), generator=generator)
+    gap_BL = torch.randint(0, 600, item_id_BL.shape, generator=generator)  # up to ten units of a minute
     time_BL = (1_600_000_000 + gap_BL.cumsum(1)).to(device)
-    times = Times(time_BL, time_BL, time_BL[:, 0], torch.full((batch,), 60, device=device))
-    return History(item_id_BL.to(device), torch.full((batch,), LENGTH, device=device), times)
+    times = Times(time_BL, time_BL, time_BL[:, 0], torch.full((size.batch,), 60, device=device))
+    return History(item_id_BL.to(device), torch.full((size.batch,), size.length, device=device), times)
 
 
 def step(model: SequenceModel, history: History) -> float:
     """Seconds of a forward and a backward pass; under autocast on a GPU, as training is."""
     device = history.length_B.device
     model.zero_grad()
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         state_BLD = model.encode(history).float()
@@ -59,95 +74,78 @@ def step(model: SequenceModel, history: History) -> float:
     positive_BL = (state_BLD * F.embedding(history.item_id_BL, item_VD)).sum(-1)
     negative_BL = (state_BLD * F.embedding(history.item_id_BL.flip(0), item_VD)).sum(-1)
     (F.softplus(-positive_BL) + F.softplus(negative_BL)).mean().backward()  # type: ignore[no-untyped-call]
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
 
 
-def peak_bytes(name: str, num_heads: int, dropout: float, threads: int) -> int:
-    """Of two steps, above what there was after a step with one sequence (torch loads some parts late)."""
-    torch.set_num_threads(threads)
-    device = _device()
-    model, history = build(name, num_heads, dropout, device), random_history(device)
-    step(model, random_history(device, batch=1))
-    before = _highest(device)
+def peak_of_steps(name: str, num_heads: int, size: Size, device: torch.device, threads: int) -> float:
+    """MB of two steps, above what there was after a step with one sequence (torch loads some parts late)."""
+    prepare_process(device, threads)
+    model, history = build(name, num_heads, size, device), random_history(size, device)
+    step(model, random_history(replace(size, batch=1), device))
+    before = peak_bytes(device)
     step(model, history)
     step(model, history)
-    return _highest(device) - before
+    return (peak_bytes(device) - before) / 1e6
 
 
-def median_seconds(num_heads: int, dropout: float, steps: int) -> dict[str, float]:
-    device = _device()
-    history = random_history(device)
-    models = {name: build(name, num_heads, dropout, device) for name in MODELS}
-    seconds: dict[str, list[float]] = {name: [] for name in MODELS}
+def step_seconds(num_heads: int, size: Size, steps: int, device: torch.device) -> dict[str, list[float]]:
+    history = random_history(size, device)
+    models = {name: build(name, num_heads, size, device) for name in ATTENTION}
+    seconds: dict[str, list[float]] = {name: [] for name in ATTENTION}
     for number in range(steps + 1):
         for name, model in models.items():
             taken = step(model, history)
             if number > 0:  # the first one warms up
                 seconds[name].append(taken)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def step_floor(name: str, size: Size, device: torch.device) -> Floor:
+    flops = block_flops(size.length, WIDTH, attention=ATTENTION[name])
+    num_tokens = size.batch * size.length
+    return Floor(BACKWARD * NUM_BLOCKS * num_tokens * int(flops) / rates(device).flops, 0.0)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def _highest(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.2)
-    arguments = parser.parse_args()
-    # Memory first: a process also answers for the highest memory of the one that it was started from.
-    peak: dict[tuple[str, int], float] = {}
-    for num_heads in (1, 2):
-        for name in MODELS:
-            spawn = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                task = pool.submit(peak_bytes, name, num_heads, arguments.dropout, arguments.threads)
-                peak[name, num_heads] = task.result() / 1e6
-    torch.set_num_threads(arguments.threads)
-    rows = []
-    print("heads  model     step ms  ratio  peak MB  above SASRec's")
-    for num_heads in (1, 2):
-        seconds = median_seconds(num_heads, arguments.dropout, arguments.steps)
-        for name in MODELS:
-            row = {
-                "heads": num_heads,
-                "model": name,
-                "step_ms": round(1e3 * seconds[name], 1),
-                "ratio": round(seconds[name] / seconds["sasrec"], 2),
-                "peak_mb": round(peak[name, num_heads]),
-                "above_mb": round(peak[name, num_heads] - peak["sasrec", num_heads]),
-            }
-            rows.append(row)
-            print(
-                f"{num_heads:5}  {name:8} {row['step_ms']:>8} {row['ratio']:>6}  {row['peak_mb']:>7}"
-                f"  {row['above_mb']:>14}",
-                flush=True,
-            )
-    record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": str(_device()),
-        "processor": platform.processor() or platform.machine(),
-        "threads": arguments.threads,
-        "torch": torch.__version__,
-        "dropout": arguments.dropout,
-        "steps": arguments.steps,
-        "rows": rows,
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--length", type=int, default=200)
+    parser.add_argument("--heads", type=int, nargs="*", default=[1, 2])
+    add_settings(parser)
+    arguments = parser.parse_args(argv)
+    device = choose_device(arguments.device)
+    size = Size(arguments.batch, arguments.length, arguments.dropout)
+    peak_mb = {
+        (name, num_heads): in_child(peak_of_steps, name, num_heads, size, device, arguments.threads)
+        for num_heads in arguments.heads
+        for name in ATTENTION
     }
-    print(json.dumps(record))
+    prepare_process(device, arguments.threads)
+    rows = []
+    for num_heads in arguments.heads:
+        times = step_seconds(num_heads, size, arguments.steps, device)
+        step_ms = {name: measured((1e3 * taken for taken in times[name]), digits=1) for name in ATTENTION}
+        for name in ATTENTION:
+            floor = step_floor(name, size, device)
+            rows.append(
+                {
+                    "heads": num_heads,
+                    "model": name,
+                    "step_ms": step_ms[name],
+                    "ratio": round(step_ms[name]["median"] / step_ms["sasrec"]["median"], 2),
+                    "floor_ms": round(1e3 * floor.seconds, 2),
+                    "share_of_floor": floor.share(step_ms[name]["median"] / 1e3),
+                    "peak_mb": round(peak_mb[name, num_heads]),
+                    "above_sasrec_mb": round(peak_mb[name, num_heads] - peak_mb["sasrec", num_heads]),
+                }
+            )
+            show(rows[-1])
+    write("tisasrec_memory", rows, arguments, device=device)
 
 
 if __name__ == "__main__":

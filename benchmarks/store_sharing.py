@@ -3,14 +3,13 @@
 Each process opens the log as a trial does and reads every interaction of it. Proportional set size (PSS)
 shares a page out among the processes that map it: with one shared copy the log's part of the sum over all
 processes stays at the size of the log, however many they are; with copies of their own it grows with them.
-The object store itself maps the log too, so its process takes part in the sharing.
+The object store itself maps the log too, so its process takes part in the sharing. `copies` is that sum over
+the size of the log: the floor is one, less the store's own part.
 
-python benchmarks/shared_log.py [--data LOG] [--processes 1 2 4]
+python -m benchmarks.store_sharing [--data LOG] [--processes 1 2 4]
 """
 
 import argparse
-import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import ray
 import torch
 
+from benchmarks.record import Row, add_folder, show, write
 from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from data_pipeline.schema import Manifest
@@ -72,16 +72,16 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=LOG, help="a log that benchmarks/prepare_log.py keeps")
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4])
+    add_folder(parser)
     arguments = parser.parse_args()
     if not arguments.data.exists():
-        raise SystemExit(
-            f"{arguments.data} is not there: run benchmarks/prepare_log.py first, or give --data"
-        )
+        raise SystemExit(f"{arguments.data} is not there: run benchmarks.prepare_log first, or give --data")
     cache = arguments.data.parent / "cache"
     log = open_log(prepare(DataConfig(path=str(arguments.data)), cache, print))
     ray.init(address="local", num_cpus=max(arguments.processes), include_dashboard=False, log_to_driver=False)
     shards = [ray.put(shard) for shard in log.shards]
     log_bytes = sum(shard.size for shard in log.manifest.shards)
+    rows: list[Row] = []
     for number in arguments.processes:
         actor: Any = ray.remote(Reader)
         readers = [actor.remote() for _ in range(number)]
@@ -91,25 +91,21 @@ def main() -> None:
         after = ray.get([reader.memory.remote() for reader in readers])
         total = {key: sum(process[key] for process in after) for key in after[0]}
         grown = sum(process["private"] for process in after) - sum(process["private"] for process in before)
-        print(
-            json.dumps(
-                {
-                    "processes": number,
-                    "log_mb": round(log_bytes / 1e6),
-                    "store_rss_mb_each": round(total["store_rss"] / number / 1e6),
-                    "store_pss_mb_sum": round(total["store_pss"] / 1e6),
-                    "private_grown_mb_each": round(grown / number / 1e6),
-                    "pss_mb_each": round(total["pss"] / number / 1e6),
-                }
-            ),
-            flush=True,
-        )
+        row = {
+            "processes": number,
+            "log_mb": round(log_bytes / 1e6),
+            "store_rss_mb_each": round(total["store_rss"] / number / 1e6),
+            "store_pss_mb_sum": round(total["store_pss"] / 1e6),
+            "copies": round(total["store_pss"] / log_bytes, 2),
+            "private_grown_mb_each": round(grown / number / 1e6),
+            "pss_mb_each": round(total["pss"] / number / 1e6),
+        }
+        rows.append(row)
+        show(row)
         for reader in readers:
             ray.kill(reader)
     ray.shutdown()
-    print(
-        json.dumps({"benchmark": "shared_log", "rows": log.manifest.num_interactions, "cpus": os.cpu_count()})
-    )
+    write("store_sharing", rows, arguments, interactions=log.manifest.num_interactions)
 
 
 if __name__ == "__main__":
