@@ -4,10 +4,11 @@ The generated log has as many users as --steps batches hold, and enough interact
 memory is that of a process of its own, above what it held with its log open, beside a bound that is counted:
 
     weights, two moments of Adam, gradient, the best epoch's weights: five tables of num_parameters numbers;
-    two more gradients of the item table, while those of its look-ups (history, target, negatives) add up;
+    on a GPU two more gradients of the item table, while those of its look-ups (history, target, negatives)
+    add up; on a CPU theirs are sparse;
     what a step keeps for its backward pass: NUMBERS_A_TOKEN * D a token and block, and of a sampled loss
     NUMBERS_A_SCORE a score, at most MAX_NEGATIVE_ELEMENTS in all;
-    scores of a block of ranked users, SCORES_PER_BLOCK or one row of the catalogue: three copies.
+    scores of the users that are ranked at a time, SCORES_AT_A_TIME or ROWS_STEP users: and the comparison.
 
 Never tokens x items: that would be the last line.
 
@@ -39,7 +40,7 @@ from data_pipeline.split import Targets
 from data_pipeline.store import open_log
 from models.losses import MAX_NEGATIVE_ELEMENTS, NUMBERS_A_SCORE
 from models.sasrec import SASRec, SASRecConfig
-from sweep.evaluation import SCORES_PER_BLOCK, ProtocolConfig, Ranker
+from sweep.evaluation import ROWS_STEP, SCORES_AT_A_TIME, ProtocolConfig, Ranker
 from sweep.training import TrainBudget, TrainConfig, TrainState, build_model, new_state, train
 from sweep.trial import open_data
 
@@ -55,7 +56,9 @@ LOSSES = {
 }
 
 
-def bound_bytes(state: TrainState, config: TrainConfig, num_items: int) -> dict[str, int]:
+def bound_bytes(
+    state: TrainState, config: TrainConfig, num_items: int, device: torch.device
+) -> dict[str, int]:
     """Each part of the bound."""
     num_tokens = BATCH_SIZE * MAX_LEN
     own = WIDTH if config.negatives == "position" else 0
@@ -65,9 +68,9 @@ def bound_bytes(state: TrainState, config: TrainConfig, num_items: int) -> dict[
         "moments": 2 * state.num_parameters,
         "gradient": state.num_parameters,
         "best_weights": state.num_parameters,
-        "look_ups": 2 * num_items * WIDTH,
+        "look_ups": 2 * num_items * WIDTH if device.type == "cuda" else 0,
         "step": NUM_BLOCKS * NUMBERS_A_TOKEN * WIDTH * num_tokens + min(scores, MAX_NEGATIVE_ELEMENTS),
-        "ranking": 3 * max(SCORES_PER_BLOCK, num_items),
+        "ranking": 2 * max(SCORES_AT_A_TIME, ROWS_STEP * num_items),
     }
     return {part: FLOAT_BYTES * number for part, number in numbers.items()}
 
@@ -90,7 +93,7 @@ def measure(
     budget = TrainBudget(patience=2)
     report = list(train(state, config, budget, data.sequences, ranker, max_epochs=2, seed=0))[-1]
     peak = peak_bytes(device) - before
-    bound = bound_bytes(state, config, num_items)
+    bound = bound_bytes(state, config, num_items, device)
     training = epoch_floor(
         log,
         data.split.train_end_U,
