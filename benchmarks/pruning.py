@@ -53,7 +53,7 @@ def measure(pruner: str, folder: Path, seed: int, arguments: argparse.Namespace)
     leaderboard = pd.read_parquet(folder / pruner / LEADERBOARD_FILE)
     trials = leaderboard[leaderboard.trial.notna()].sort_values("objective", ascending=False)
     return {
-        "epochs": len(epochs),
+        "epochs": int(epochs.groupby("trial").epoch.max().sum()),
         "device_s": round(float(trials.device_seconds.sum()), 1),
         "wall_s": round(wall_s, 1),
         "best": round(float(trials.objective.max()), 4),

@@ -54,10 +54,11 @@ def train_once(
     return {
         "seed": seed,
         "parameters": state.num_parameters,
-        "epochs": len(state.reports),
+        "epochs": state.epoch,
+        "validations": len(state.reports),
         "best_epoch": best.epoch,
         "minutes": round(minutes, 2),
-        "epoch_s": round(statistics.median(report.seconds for report in state.reports), 2),
+        "epoch_s": round(sum(report.seconds for report in state.reports) / state.epoch, 2),
         "rank_s": round(statistics.median(report.eval_seconds for report in state.reports), 2),
         "valid": {name: round(best.valid[name], 4) for name in ("ndcg@10", "hr@10")},
         "test": {name: round(test[name], 4) for name in ("ndcg@10", "hr@10")},

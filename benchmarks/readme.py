@@ -25,6 +25,7 @@ NAMES = (
     "sweep_overhead",
     "sweep_vs_plain_tune",
     "study_cost",
+    "evaluation_schedule",
     "pruning",
     "quality",
 )

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from sweep.host import prepare_cpu
+
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
 Row = dict[str, Any]
@@ -40,7 +42,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def set_up(arguments: argparse.Namespace) -> torch.device:
-    """Threads and denormals as training has them; the device that the benchmark runs on."""
+    """Threads and memory as training has them; the device that the benchmark runs on."""
     return prepare_process(choose_device(arguments.device), arguments.threads)
 
 
@@ -52,7 +54,7 @@ def choose_device(name: str) -> torch.device:
 
 def prepare_process(device: torch.device, threads: int) -> torch.device:
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     return device
 
 

@@ -4,7 +4,8 @@ The plain side is what Tune's guides lead to: OptunaSearch and ASHAScheduler, a 
 epoch, around the model of Kang and McAuley 2018 with cross-entropy over the catalogue (pre-norm, one head,
 Adam). Both sides get the same sequences, split, metric, bounds of the hparams that both have, first point,
 numbers of trials and epochs, patience, rungs and trials at a time. seqsweep moves further hparams (residual,
-norm, heads, window, ..); --same-model pins them to the textbook's. CPU only.
+norm, heads, window, ..); --same-model pins them to the textbook's. seqsweep validates the epochs of its
+schedule, the plain side each. CPU only.
 
 `training_share` is how much of wall time and trials at a time is training and ranking: the rest is overhead.
 Each side is a process of its own, timed from its start; sides take turns in going first. A report counts when
@@ -61,13 +62,13 @@ Log = Mapping[str, npt.NDArray[Any]]  # item_id by flat position, and offset_U: 
 
 @dataclass(frozen=True)
 class Report:
-    """An epoch, as a side's driver came to know it."""
+    """An epoch that was validated, as a side's driver came to know it."""
 
     at_s: float  # since the side's process was started
     trial: str
     epoch: int
     ndcg: float
-    seconds: float  # of training and ranking
+    seconds: float  # of training and ranking, since the report before
 
 
 class Block(nn.Module):
@@ -344,7 +345,7 @@ def time_seqsweep(folder: Path, seed: int, arguments: argparse.Namespace) -> tup
 
 
 class Watch:
-    """The epochs of a study that another process runs, with the time at which each was first seen."""
+    """The reports of a study that another process runs, with the time at which each was first seen."""
 
     def __init__(self, folder: Path) -> None:
         self.reports: dict[tuple[int, int], Report] = {}
@@ -380,7 +381,8 @@ def seconds_to(reports: list[Report], level: float) -> float | None:
 def summary(reports: list[Report], wall_s: float, levels: list[float]) -> dict[str, Any]:
     return {
         "trials": len({report.trial for report in reports}),
-        "epochs": len(reports),
+        "epochs": sum({report.trial: report.epoch for report in reports}.values()),  # a trial's last counts
+        "validations": len(reports),
         "train_s": round(sum(report.seconds for report in reports), 1),
         "best": round(max(report.ndcg for report in reports), 4),
         "first_report_s": round(reports[0].at_s, 1),

@@ -32,7 +32,7 @@ def measure(name: str, case: Case, repeats: int, device: torch.device, cache: Pa
     data = open_case(case, cache, device)
     state, config = model_of(case, data, device)
     max_epochs = repeats + 1
-    budget = TrainBudget(patience=max_epochs)
+    budget = TrainBudget(patience=max_epochs, eval_schedule="every")
     reports = list(
         train(state, config, budget, data.sequences, few_users(data), max_epochs=max_epochs, seed=0)
     )

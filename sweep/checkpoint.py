@@ -1,6 +1,6 @@
 """A trial's files, `trials/<number>/`: the checkpoint it goes on from, and in the end its best weights.
 
-There is one checkpoint a trial, replaced after every epoch. It carries the reports of all its epochs:
+There is one checkpoint a trial, replaced after each validation. It carries the reports of all before:
 whatever the study had not yet recorded when something died is reported again from there.
 """
 

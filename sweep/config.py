@@ -29,6 +29,7 @@ from sweep.study import SearchConfig
 from sweep.training import TrainBudget
 
 ALL = "all"  # in place of the names of models
+BEFORE_SCHEDULES = {"eval_schedule": "every"}  # what a study that says nothing of it was begun with
 Scalar = int | float | str | bool
 
 
@@ -89,6 +90,13 @@ class StudyConfig(BaseModel):
     @property
     def folder(self) -> Path:
         return self.runs.absolute() / self.name
+
+    def as_begun(self, attributes: Mapping[str, Any]) -> Self:
+        """As the study with these attributes trains: one from before there were schedules has none."""
+        begun = attributes.get("identity", {}).get("training", {"eval_schedule": None})
+        if "eval_schedule" in begun or "eval_schedule" in self.training.model_fields_set:
+            return self
+        return self.model_copy(update={"training": self.training.model_copy(update=BEFORE_SCHEDULES)})
 
     def with_whole_paths(self) -> Self:
         """For a file that is read from wherever the study is gone on with."""

@@ -16,6 +16,7 @@ import torch
 from data_pipeline.prepare import prepare
 from data_pipeline.split import Split, count_cold_targets
 from data_pipeline.store import SequenceLog, open_log, read_item_ids
+from models import MODELS
 from results.export import export_best, model_card
 from results.leaderboard import StudyFacts
 from results.metrics import compute_metrics
@@ -27,7 +28,7 @@ from sweep.budget import Budget
 from sweep.checkpoint import checkpoint_path, load_checkpoint
 from sweep.cluster import Resources, concurrency, connect
 from sweep.commands import Inbox
-from sweep.config import StudyConfig
+from sweep.config import BEFORE_SCHEDULES, StudyConfig
 from sweep.errors import ConfigError
 from sweep.evaluation import ModelScorer, Ranker
 from sweep.finalists import plan, winner
@@ -37,7 +38,7 @@ from sweep.pruning import check_pruner
 from sweep.publish import Publisher, environment, versions, write_text
 from sweep.requests import LiveTrial
 from sweep.sampling import check_sampler
-from sweep.search import SearchConfig, suggest_grace
+from sweep.search import SearchConfig, rungs_of, suggest_grace
 from sweep.spaces import build_space, families, first_points, space_source
 from sweep.study import Study
 from sweep.tensorboard import TensorBoardWriter
@@ -68,6 +69,7 @@ def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -
     log = open_log(prepared)
     split = config.protocol.open_split(log, view.say)  # before there is a study: it may be refused
     with open_study(config, log, view, warm_start) as study:
+        config = config.as_begun(study.attributes)
         tell_split(config, study, log, split, view)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = open_data(log, config.protocol, device, split)
@@ -109,6 +111,7 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Pa
         },
     )
     try:
+        config = config.as_begun(study.attributes)
         check_same_study(config, study, log)
         write_text(config.folder / "study.toml", config.with_whole_paths().to_toml())
         facts = environment()
@@ -159,6 +162,7 @@ def check_pins(space: Space, fix: Mapping[str, Hparam]) -> None:
 
 def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> None:
     before: dict[str, Any] = study.attributes["identity"]
+    before["training"] = {**BEFORE_SCHEDULES, **before["training"]}
     now = identity(config)
     before["data"].pop("path"), now["data"].pop("path")  # the same bytes elsewhere are the same log
     for section in now:
@@ -215,7 +219,7 @@ def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publi
             f"{concurrency(resources, config.hardware.max_concurrent)} trials at a time, each on "
             f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
-        context = place(config, log, resources)
+        context = place(config, study.search, log, resources)
         inbox, budget = Inbox(config.folder), Budget(config.budget, config.folder)
 
         def step() -> None:
@@ -267,7 +271,7 @@ def plan_finalists(config: StudyConfig, study: Study) -> bool:
     return study.has_more
 
 
-def place(config: StudyConfig, log: SequenceLog, resources: Resources) -> TrialContext:
+def place(config: StudyConfig, search: SearchConfig, log: SequenceLog, resources: Resources) -> TrialContext:
     """Put each shard into the object store once; trials get references and map what they point to."""
     return TrialContext(
         folder=config.folder,
@@ -275,9 +279,10 @@ def place(config: StudyConfig, log: SequenceLog, resources: Resources) -> TrialC
         shards=tuple(ray.put(shard) for shard in log.shards),
         protocol=config.protocol,
         budget=config.training,
-        max_epochs=config.search.max_epochs,
+        max_epochs=search.max_epochs,
         num_threads=max(1, int(resources.cpus)),
         num_gpus=resources.gpus,
+        rungs={name: rungs_of(search, name) for name in MODELS},
     )
 
 

@@ -86,8 +86,11 @@ class RungTable:
         return num_kept > 0 and value < values[-num_kept]
 
 
-def make_pruner(name: PrunerName, grace_epochs: int) -> BasePruner:
+def make_pruner(name: PrunerName, grace_epochs: int, num_recent: int | None = None) -> BasePruner:
     """For a study seen through `family_view`. `asha` is `RungTable`'s instead.
+
+    `num_recent` is how many reports the trial made in the grace_epochs epochs before this one, where that is
+    not one an epoch: Optuna's `patient` counts reports.
 
     * `median`: from grace_epochs on a trial stops whose best value is below the median of what the completed
       trials of its family had at that epoch. Until five of them are completed nobody stops.
@@ -102,7 +105,7 @@ def make_pruner(name: PrunerName, grace_epochs: int) -> BasePruner:
         return median
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PatientPruner is experimental", ExperimentalWarning)
-        return PatientPruner(median, patience=grace_epochs)
+        return PatientPruner(median, patience=grace_epochs if num_recent is None else num_recent)
 
 
 def check_pruner(name: PrunerName, num_objectives: int) -> None:

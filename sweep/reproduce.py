@@ -21,6 +21,7 @@ from sweep.errors import UserError
 from sweep.hparams import typed_configs
 from sweep.publish import environment
 from sweep.records import STATES, Report, reports_in
+from sweep.search import rungs_of
 from sweep.seeds import trial_seed
 from sweep.study_reader import StudyReader
 from sweep.training import EpochReport, build_model, new_state, train
@@ -47,6 +48,7 @@ class Record:
     hparams: Mapping[str, Hparam]
     seed: int
     max_epochs: int
+    rungs: tuple[int, ...]
     fingerprint: str
     reports: tuple[Report, ...]
     micro_batch_size: int | None
@@ -68,6 +70,7 @@ class Record:
             hparams=trial.user_attrs["hparams"],
             seed=trial_seed(study.attributes["seed"], trial_number),
             max_epochs=study.search.max_epochs,
+            rungs=rungs_of(study.search, str(trial.user_attrs["hparams"]["model"])),
             fingerprint=study.attributes["fingerprint"],
             reports=tuple(reports),
             micro_batch_size=micro_batch_size,
@@ -142,7 +145,7 @@ def reproduce(folder: Path, trial_number: int, say: Say) -> Reproduction:
     """
     with StudyReader.read(folder) as study:
         record = Record.of(study, folder, trial_number)
-    config = StudyConfig.load(folder / "study.toml")
+        config = StudyConfig.load(folder / "study.toml").as_begun(study.attributes)
     device = _device(record.devices[0])
     data = _open(config, record, device, say)
     changes = tuple(_changes(record, device))
@@ -193,6 +196,7 @@ def _train_again(
                 data.valid_ranker,
                 max_epochs=record.max_epochs,
                 seed=record.seed,
+                rungs=record.rungs,
                 micro_batch_size=micro_batch_size,
             )
             for recorded in reports:

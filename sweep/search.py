@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from results.metrics import METRICS
 from results.schema import Hparam
 from sweep.errors import UserError
-from sweep.pruning import PrunerName
+from sweep.pruning import PrunerName, RungTable
 from sweep.sampling import SamplerName, Space, check_point
 
 USUAL_BATCH_SIZE = 128
@@ -72,6 +72,16 @@ def suggest_grace(num_users: int, max_epochs: int) -> int:
     """
     steps_an_epoch = num_users / USUAL_BATCH_SIZE
     return max(MIN_GRACE_EPOCHS, min(math.ceil(STEPS_BEFORE_RUNG / steps_an_epoch), max_epochs // 9))
+
+
+def rung_table(search: SearchConfig) -> RungTable:
+    grace = search.grace_epochs or MIN_GRACE_EPOCHS
+    return RungTable(grace, search.reduction_factor, search.max_epochs, search.grace_factors)
+
+
+def rungs_of(search: SearchConfig, family: str) -> tuple[int, ...]:
+    """Epochs that are validated on every schedule, with any pruner: none judges before the first."""
+    return tuple(rung_table(search).rungs(family))
 
 
 def find_study(storage: JournalStorage) -> optuna.Study | None:

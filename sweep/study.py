@@ -22,12 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 from results.schema import Hparam
 from sweep.finalists import Race
 from sweep.journal import Journal
-from sweep.pruning import FINALIST_OF, RungTable, family_view, make_pruner
+from sweep.pruning import FINALIST_OF, family_view, make_pruner
 from sweep.records import STATES, epoch_attribute, objective_values, reports_in
 from sweep.requests import LiveTrial, TrialRequest
 from sweep.sampling import Outlook, Space, make_sampler, sample_hparams
 from sweep.search import (
-    MIN_GRACE_EPOCHS,
     OBJECTIVE_DIRECTIONS,
     USUAL_BATCH_SIZE,
     SearchConfig,
@@ -36,6 +35,7 @@ from sweep.search import (
     checked_point,
     create_study,
     find_study,
+    rung_table,
 )
 from sweep.seeds import derive_seed, trial_seed
 from sweep.study_reader import JOURNAL_NAME, StudyReader, is_finalist, open_journal
@@ -63,7 +63,7 @@ class Study(StudyReader):
         self._outlook = Outlook()
         self._num_started = 0
         self._any_other_end = False  # than by an error of the code
-        self._rungs = _rungs(search)
+        self._rungs = rung_table(search)
         for trial in self._trials():
             reports = reports_in(trial.user_attrs)
             self.device_seconds += _device_seconds(reports)
@@ -427,7 +427,9 @@ class Study(StudyReader):
         if self.search.pruner == "asha":
             best = max([objective, *live.objectives.values()])
             return self._rungs.report(live.family, live.last_epoch, epoch, best)
-        pruner = make_pruner(self.search.pruner, self._rungs.grace(live.family))
+        grace = self._rungs.grace(live.family)
+        num_recent = sum(epoch - grace <= earlier < epoch for earlier in live.objectives)
+        pruner = make_pruner(self.search.pruner, grace, num_recent)
         return pruner.prune(family_view(self._study, live.family), self._trials()[live.number])
 
     def _fail(self, trial: optuna.Trial, error_class: str, message: str, traceback: str) -> None:
@@ -447,11 +449,6 @@ class Study(StudyReader):
         if FINALIST_OF not in trial.user_attrs:
             self._outlook.enter(trial.number, _value(state, values))
         self._live.pop(trial.number, None)
-
-
-def _rungs(search: SearchConfig) -> RungTable:
-    grace = search.grace_epochs or MIN_GRACE_EPOCHS
-    return RungTable(grace, search.reduction_factor, search.max_epochs, search.grace_factors)
 
 
 def _value(state: TrialState, values: Sequence[float] | None) -> float | None:

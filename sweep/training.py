@@ -1,4 +1,4 @@
-"""The training engine: `train()` yields a report an epoch and knows no Ray.
+"""The training engine: `train()` yields a report a validated epoch and knows no Ray.
 
 Shapes: B batch, L length, D width, V items + padding, T positions with a target, N negatives.
 
@@ -9,7 +9,7 @@ same device, with the same number of threads; on a GPU models that use time diff
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from results.metrics import METRICS, compute_metrics
 from sweep.evaluation import ModelScorer, Ranker
 from sweep.host import prepare_cpu
 from sweep.negatives import NegativeSampler, NegativeSettings
+from sweep.schedule import EvalSchedule, next_evaluation
 from sweep.seeds import derive_seed
 from sweep.table_gradient import TableGradient
 
@@ -63,17 +64,18 @@ class TrainBudget(BaseModel):
     patience: PositiveInt = 10  # epochs without a better objective after which training ends
     objective: Literal[tuple(METRICS)] = "ndcg@10"  # type: ignore[valid-type]  # of validation; larger is better
     autocast: bool = True  # bfloat16 on a GPU; a CPU always trains in float32
+    eval_schedule: EvalSchedule = "sparse"  # when validation is due, beside rungs and the last epoch
 
 
 @dataclass(frozen=True)
 class EpochReport:
     epoch: int  # from 1
-    loss: float  # mean a target
+    loss: float  # mean a target, of this epoch alone
     objective: float
     valid: dict[str, float]
     lr: float  # at the epoch's end
     best_epoch: int
-    seconds: float  # of training alone
+    seconds: float  # of training alone, since the report before
     eval_seconds: float
     last: bool  # training ends here
 
@@ -90,6 +92,11 @@ class TrainState:
     @property
     def best(self) -> EpochReport:
         return max(self.reports, key=lambda report: (report.objective, -report.epoch))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained."""
+        return self.reports[-1].epoch if self.reports else 0
 
     @property
     def num_parameters(self) -> int:
@@ -141,13 +148,17 @@ def train(
     *,
     max_epochs: int,
     seed: int,
+    rungs: Sequence[int] = (),
     micro_batch_size: int | None = None,
 ) -> Iterator[EpochReport]:
-    """Train from where `state` stands, one report an epoch; `state` can be saved whenever one is out.
+    """Train from where `state` stands, a report for each epoch that is validated; `state` can be saved
+    whenever one is out.
 
-    Ends after `max_epochs`, or `patience` epochs without a better objective. With `micro_batch_size` less
-    memory is held: see `add_gradients`. Raises FloatingPointError when the loss or a validation score is not
-    finite, ValueError when no user has a training pair or `micro_batch_size` is below 1.
+    Validated are the epochs of `budget.eval_schedule`, those in `rungs`, and the last. Training ends after
+    `max_epochs`, or `patience` epochs without a better objective, counted from the first validation. With
+    `micro_batch_size` less memory is held: see `add_gradients`. Raises FloatingPointError when the loss or a
+    validation score is not finite, ValueError when no user has a training pair or `micro_batch_size` is
+    below 1.
     """
     device = sequences.device
     prepare_cpu()
@@ -168,11 +179,13 @@ def train(
     autocast = budget.autocast and device.type == "cuda"
     num_steps = max_epochs * len(batches)
     while not (state.reports and state.reports[-1].last):
-        epoch = len(state.reports) + 1
+        last_epoch = _last_epoch(state, budget, max_epochs)
+        due = next_evaluation(state.epoch, budget.eval_schedule, rungs=rungs, last_epoch=last_epoch)
         started = time.perf_counter()
-        loss, lr = _train_epoch(
-            state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size
-        )
+        for epoch in range(state.epoch + 1, due + 1):
+            loss, lr = _train_epoch(
+                state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size
+            )
         trained = time.perf_counter()
         state.model.eval()
         valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast)))
@@ -183,6 +196,13 @@ def train(
         if state.reports[-1].best_epoch == epoch:
             state.best_weights = {k: v.detach().clone() for k, v in state.model.state_dict().items()}
         yield state.reports[-1]
+
+
+def _last_epoch(state: TrainState, budget: TrainBudget, max_epochs: int) -> int:
+    """Where training ends if nothing becomes better."""
+    if not state.reports:
+        return max_epochs
+    return max(state.epoch + 1, min(max_epochs, state.best.epoch + budget.patience))
 
 
 def _task(model: SequenceModel) -> Task:

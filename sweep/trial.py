@@ -1,8 +1,9 @@
-"""The border to Ray: a request and references to the data come in, one report an epoch goes out."""
+"""The border to Ray: a request and references to the data come in, one report a validated epoch goes out."""
 
 import dataclasses
 import platform
 import resource
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class TrialContext:
     max_epochs: int
     num_threads: int
     num_gpus: float
+    rungs: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)  # by model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,7 @@ def _run(request: TrialRequest, context: TrialContext) -> None:
         data.valid_ranker,
         max_epochs=context.max_epochs,
         seed=request.seed,
+        rungs=context.rungs.get(str(request.hparams["model"]), ()),
         micro_batch_size=request.micro_batch_size,
     ):
         save_checkpoint(path, {"hparams": dict(request.hparams), "state": state.state_dict()})

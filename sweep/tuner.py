@@ -53,8 +53,8 @@ def run_trials(
     """Run trials until the study has no more or is stopped; what runs then stays RUNNING in its journal.
 
     `trainable(config)` finds the fields of a TrialRequest in `config["request"]`, calls `ray.tune.report`
-    once an epoch, and raises to fail. `concurrency` is asked before each start, `on_step` called ten times
-    a second or more.
+    after each epoch that it validates, and raises to fail. `concurrency` is asked before each start,
+    `on_step` called ten times a second or more.
     """
     if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
         raise UserError(

@@ -24,6 +24,7 @@ import torch
 
 from results.schema import EpochRecord
 from sweep.checkpoint import checkpoint_path, load_checkpoint
+from sweep.search import rungs_of
 from sweep.study import JOURNAL_NAME, Study
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +189,7 @@ def check_end(study_folder: Path, tally: Tally) -> None:
     with Study.read(study_folder) as study:
         records, runs, epochs = study.records(), study.finalist_runs(), study.epoch_records()
         total = study.num_trials
+        first_rung = min(rungs_of(study.search, "sasrec"), default=1)
     tally.trials = len(records) + len(runs)
     unended = [r for r in [*records, *(run.record for run in runs)] if r.state not in ("complete", "pruned")]
     if unended or len(records) != total:
@@ -205,7 +207,7 @@ def check_end(study_folder: Path, tally: Tally) -> None:
         tally.problems.append("the epochs differ from the journal")
     for trial in {e.trial for e in epochs}:
         numbers = [e.epoch for e in epochs if e.trial == trial]
-        if numbers != list(range(1, len(numbers) + 1)):
+        if numbers != list(range(first_rung, first_rung + len(numbers))):
             tally.problems.append(f"trial {trial} has epochs {numbers}")
     left = [p.name for p in study_folder.rglob("*staging*")] + [p.name for p in study_folder.glob("ray")]
     if left:

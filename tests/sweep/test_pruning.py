@@ -184,6 +184,19 @@ def test_a_trial_is_compared_with_its_own_family(
     assert judged(study, pruner, "new", values) == [False] * 6
 
 
+def test_patience_is_counted_in_epochs_where_not_each_is_validated() -> None:
+    study = study_of(*(family_trial("a", value) for value in GOOD))
+    trial = study.ask()
+    trial.set_user_attr("family", "a")
+    judgements = {}
+    for epoch, num_recent in ((1, 0), (2, 1), (4, 1), (6, 1), (7, 1), (8, 2)):
+        trial.report(0.5 - epoch / 100, epoch)
+        pruner = make_pruner("patient", 2, num_recent)
+        judgements[epoch] = pruner.prune(family_view(study, "a"), study.get_trials()[trial.number])
+    # As with a report an epoch: the first is the best, and from the fourth on the trial is compared.
+    assert judgements == {1: False, 2: False, 4: True, 6: True, 7: True, 8: True}
+
+
 @pytest.mark.parametrize("name", ["median", "patient"])
 def test_trainings_of_finalists_are_not_compared_with(name: PrunerName) -> None:
     trials = [family_trial("a", value) for value in GOOD]

@@ -63,7 +63,7 @@ def config(tmp_path: Path) -> StudyConfig:
         runs=tmp_path / "runs",
         cache=tmp_path / "cache",
         data=DataConfig(path=str(tmp_path / "log.txt")),
-        search=SearchConfig(trials=2, pruner="none", max_epochs=MAX_EPOCHS, grace_epochs=1),
+        search=SearchConfig(trials=2, max_epochs=MAX_EPOCHS, grace_epochs=1),  # of two trials none is pruned
     )
 
 
@@ -145,6 +145,28 @@ def test_a_complete_trial_is_equal_to_the_bit(run: Run, study: Study, config: St
     assert len({row.loss for row in outcome.rows}) == 5
     assert len(said) == 7 and said[-1] == "trial 0: 5 epochs, equal to the bit"
     assert sorted(config.folder.rglob("*")) == before
+
+
+def test_a_trial_that_was_validated_at_some_epochs(
+    run: Run, study: Study, config: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def every_second(epoch: int, schedule: str, *, rungs: Any, last_epoch: int) -> int:
+        asked.append((schedule, rungs))
+        return min(epoch + 2, last_epoch)
+
+    monkeypatch.setattr(training, "next_evaluation", every_second)
+    number = run(study.ask(), num_epochs=2)
+    study.release(number)
+    run(study.ask())  # goes on from its checkpoint
+    study.complete(number)
+    assert [record.epoch for record in study.epochs_of(number)] == [2, 4, 5]
+    assert study.record(number).epochs == 5
+    asked.clear()
+    outcome = reproduce(config.folder, number, silent)
+    assert outcome.is_equal and [row.epoch for row in outcome.rows] == [2, 4, 5]
+    assert asked == [("sparse", (1, 3))] * 3
 
 
 def test_only_the_trials_own_seed_gives_its_values(run: Run, study: Study, config: StudyConfig) -> None:

@@ -281,6 +281,20 @@ def test_the_median_pruner_compares_within_the_family(tmp_path: Path) -> None:
         assert not study.report(6, report(1, 0.1))
 
 
+def test_the_patient_pruner_counts_epochs_where_every_second_is_reported(tmp_path: Path) -> None:
+    with open_study(tmp_path, space=one_family, pruner="patient", grace_epochs=4) as study:
+        for number in range(5):
+            asked(study)
+            for epoch in range(2, 11, 2):
+                assert not study.report(number, report(epoch, 0.8))
+            study.complete(number)
+        asked(study)
+        # The best is that of epoch 2: at 8 it lies more than 4 epochs back.
+        assert [study.report(5, report(epoch, 0.5 - epoch / 100)) for epoch in (2, 4, 6, 8)] == [
+            False, False, False, True,
+        ]  # fmt: skip
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_proposals_are_the_same_again_and_across_restarts(tmp_path: Path, sampler: str) -> None:
     num_trials = 16  # ten of them before TPE begins to model

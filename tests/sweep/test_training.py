@@ -1,4 +1,6 @@
+import copy
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from data_pipeline.store import SequenceLog
 from models import MODELS, SequenceModel
 from models.losses import LOSSES, SAMPLED_LOSSES
 from models.sasrec import SASRec, SASRecConfig
+from sweep import training
 from sweep.checkpoint import load_checkpoint, save_checkpoint
 from sweep.evaluation import ProtocolConfig
 from sweep.negatives import NegativeSampler
+from sweep.schedule import EvalSchedule
 from sweep.training import (
     EpochReport,
     TrainBudget,
@@ -49,10 +53,12 @@ def go(
     *,
     max_epochs: int,
     patience: int = 50,
+    rungs: Sequence[int] = (),
+    eval_schedule: EvalSchedule = "sparse",
     micro_batch_size: int | None = None,
 ) -> list[EpochReport]:
     data = open_data(log, ProtocolConfig(), CPU)
-    budget = TrainBudget(patience=patience)
+    budget = TrainBudget(patience=patience, eval_schedule=eval_schedule)
     return list(
         train(
             state,
@@ -62,6 +68,7 @@ def go(
             data.valid_ranker,
             max_epochs=max_epochs,
             seed=3,
+            rungs=rungs,
             micro_batch_size=micro_batch_size,
         )
     )
@@ -139,6 +146,57 @@ def test_ends_after_patience_epochs_without_a_better_one() -> None:
     reports = go(start(log, config), log, config, max_epochs=50, patience=2)
     assert reports[-1].last and reports[-1].epoch - reports[-1].best_epoch == 2
     assert not any(report.last for report in reports[:-1])
+
+
+def test_when_a_trial_is_validated_does_not_change_how_it_trains() -> None:
+    log, config = random_log(), TrainConfig(batch_size=32, window="random", loss="bce", lr_schedule="cosine")
+    often, seldom = start(log, config), start(log, config)
+    every = go(often, log, config, max_epochs=45, eval_schedule="every", rungs=[3, 41])
+    reports = go(seldom, log, config, max_epochs=45, rungs=[3, 41])
+    assert [report.epoch for report in every] == list(range(1, 46))
+    assert [report.epoch for report in reports] == [*range(3, 41), 41, 42, 44, 45]
+    assert seldom.epoch == 45 and [report.last for report in reports] == [False] * 41 + [True]
+    for report in reports:
+        same = every[report.epoch - 1]
+        assert (report.loss, report.objective, report.lr) == (same.loss, same.objective, same.lr)
+    for name, tensor in often.model.state_dict().items():
+        assert torch.equal(tensor, seldom.model.state_dict()[name]), name
+    best = max(reports, key=lambda report: report.objective)
+    assert reports[-1].best_epoch == seldom.best.epoch == best.epoch
+
+
+def test_patience_is_counted_in_epochs_also_where_few_are_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, config = random_log(), TrainConfig(batch_size=32)
+    falling = np.arange(1.0, 0.0, -0.01)
+    rising_until_44 = [*np.linspace(0.1, 0.5, 40), 0.6, 0.7, *falling[50:]]  # the 41st is of epoch 42
+    for objectives, rungs, best_epoch, last_epochs in (
+        (falling, [], 1, [4, 5, 6]),
+        (falling, [7], 7, [10, 11, 12]),  # none is counted before there is one to compare with
+        (rising_until_44, [], 44, [46, 48, 49]),
+    ):
+        given = iter(objectives)
+        monkeypatch.setattr(training, "compute_metrics", lambda ranks, given=given: {"ndcg@10": next(given)})
+        reports = go(start(log, config), log, config, max_epochs=60, patience=5, rungs=rungs)
+        assert reports[-1].best_epoch == best_epoch
+        assert [report.epoch for report in reports][-3:] == last_epochs
+
+
+def test_going_on_between_validations_is_equal_to_the_bit() -> None:
+    log, config = random_log(), TrainConfig(batch_size=32)
+    whole, broken, resumed = (start(log, config) for _ in range(3))
+    expected = go(whole, log, config, max_epochs=48)
+    data = open_data(log, ProtocolConfig(), CPU)
+    training = train(
+        broken, config, TrainBudget(patience=50), data.sequences, data.valid_ranker, max_epochs=48, seed=3
+    )
+    while next(training).epoch < 44:
+        pass
+    resumed.load_state_dict(copy.deepcopy(broken.state_dict()))
+    assert resumed.epoch == 44 and len(resumed.reports) == 42
+    go(resumed, log, config, max_epochs=48)
+    assert values(resumed.reports) == values(expected)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
 def test_divergence_is_a_floating_point_error() -> None:

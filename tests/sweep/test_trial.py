@@ -4,6 +4,7 @@ told apart, and a finalist leaves its ranks."""
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -110,6 +111,17 @@ def test_a_finalist_leaves_the_ranks_of_its_best_weights(
     assert ranks["test"].better_U.tolist() == test.better_U.tolist()
     assert ranks["test"].tied_U.tolist() == test.tied_U.tolist()
     assert ranks["test"].better_U.tolist() != ranks["valid"].better_U.tolist()
+
+
+def test_rungs_of_the_model_are_validated(context: TrialContext, reports: list[Report]) -> None:
+    context = replace(
+        context,
+        budget=TrainBudget(patience=50),
+        max_epochs=44,
+        rungs={"sasrec": (37, 41), "gru4rec": (3,)},
+    )
+    attempt(context)
+    assert [report["epoch"] for report in reports] == [37, 38, 39, 40, 41, 42, 44]
 
 
 def test_other_trials_leave_no_ranks(context: TrialContext, reports: list[Report]) -> None:
