@@ -64,6 +64,22 @@ class TrainBatch:
             positions = slice(first, first + int(self.num_targets_B[rows].sum()))
             yield self._part(rows, positions), positions
 
+    def share(self, rank: int, size: int) -> tuple["TrainBatch", slice, int]:
+        """The part of one of `size` workers: neighbouring sequences, about as many items as the others have.
+
+        With its range of the T positions, and how many targets it adds to the batch. A worker for which no
+        sequence is left is given the first one, which then adds 0: so every worker has a part to run.
+        """
+        end_B = np.cumsum(self.length_B)
+        cuts = np.searchsorted(end_B, end_B[-1] * np.arange(1, size) / size, side="right")
+        rows = slice(*np.concatenate([[0], cuts, [len(end_B)]])[rank : rank + 2].tolist())
+        num_targets = int(self.num_targets_B[rows].sum())
+        if rows.start == rows.stop:
+            rows = slice(0, 1)
+        first = int(self.num_targets_B[: rows.start].sum())
+        positions = slice(first, first + int(self.num_targets_B[rows].sum()))
+        return self._part(rows, positions), positions, num_targets
+
     def _part(self, rows: slice, positions: slice) -> "TrainBatch":
         whole_width, width = self.history.item_id_BL.shape[1], int(self.length_B[rows].max())
         place_T = self.place_T[positions] - rows.start * whole_width

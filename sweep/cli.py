@@ -146,9 +146,17 @@ def run(
         str | None, typer.Option(help="A running Ray cluster, or auto.", rich_help_panel=HARDWARE)
     ] = None,
     gpus_per_trial: Annotated[
-        float | None, typer.Option(help="May be a fraction.", rich_help_panel=HARDWARE)
+        float | None, typer.Option(help="May be a fraction, or several.", rich_help_panel=HARDWARE)
     ] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(rich_help_panel=HARDWARE)] = None,
+    workers_per_trial: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that train one model together.  [default: one a GPU]", rich_help_panel=HARDWARE
+        ),
+    ] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(help="Of each worker.", rich_help_panel=HARDWARE)
+    ] = None,
     max_concurrent: Annotated[
         int | None, typer.Option(help="Trials at a time.", rich_help_panel=HARDWARE)
     ] = None,
@@ -206,6 +214,7 @@ def run(
             "hardware": {
                 "address": address,
                 "gpus_per_trial": gpus_per_trial,
+                "workers_per_trial": workers_per_trial,
                 "cpus_per_trial": cpus_per_trial,
                 "max_concurrent": max_concurrent,
             },

@@ -14,12 +14,16 @@ from sweep.errors import ClusterError
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes."""
+    """What one trial takes: so much for each of its workers, which may lie on several nodes."""
 
     cpus: float
     gpus: float
+    num_workers: int = 1
 
     def as_dict(self) -> dict[str, float]:
+        """Of Tune's function. That of several workers only waits for them, and they bring their own."""
+        if self.num_workers > 1:
+            return {"memory": 1}  # a byte: Tune takes no function without resources
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
 
@@ -63,19 +67,27 @@ def trial_resources(hardware: HardwareConfig, nodes: list[Mapping[str, float]]) 
     num_gpus = sum(node.get("GPU", 0) for node in nodes)
     gpus = hardware.gpus_per_trial
     if gpus is None:
-        gpus = 1.0 if num_gpus else 0.0
+        gpus = float(hardware.num_workers) if num_gpus else 0.0
+    gpus /= hardware.num_workers
     cpus = hardware.cpus_per_trial
     if cpus is None:
         cpus = 1.0
         if gpus and num_gpus:
-            most_trials = max(1.0, num_gpus // gpus)
-            cpus = max(1.0, sum(node.get("CPU", 0) for node in nodes) // most_trials)
-    return Resources(cpus, gpus)
+            most_workers = max(1.0, num_gpus // gpus)
+            cpus = max(1.0, sum(node.get("CPU", 0) for node in nodes) // most_workers)
+    return Resources(cpus, gpus, hardware.num_workers)
 
 
 def check_satisfiable(resources: Resources, nodes: list[Mapping[str, float]]) -> None:
-    if not any(_fits(resources, node) for node in nodes):
-        there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+    num_fit = sum(_fits(resources, node) for node in nodes)
+    there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+    if resources.num_workers > 1 and num_fit < resources.num_workers:
+        raise ClusterError(
+            f"the cluster can't hold a trial of workers_per_trial={resources.num_workers}, each on "
+            f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs, but {num_fit} such workers: "
+            f"the nodes have {there or 'nothing'}; ask for less"
+        )
+    if not num_fit:
         raise ClusterError(
             f"no node can hold a trial of cpus_per_trial={resources.cpus:g} and "
             f"gpus_per_trial={resources.gpus:g}: the nodes have {there or 'nothing'}; ask for less"
@@ -84,7 +96,7 @@ def check_satisfiable(resources: Resources, nodes: list[Mapping[str, float]]) ->
 
 def concurrency(resources: Resources, limit: int | None) -> int:
     """How many trials the cluster holds as it is now; nodes come and go."""
-    total = sum(_fits(resources, node) for node in _nodes())
+    total = sum(_fits(resources, node) for node in _nodes()) // resources.num_workers
     return total if limit is None else min(total, limit)
 
 

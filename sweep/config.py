@@ -16,6 +16,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from data_pipeline.config import DataConfig
@@ -56,9 +57,29 @@ class HardwareConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str | None = None  # of a running Ray cluster ("auto": the one on this machine); None starts one
-    gpus_per_trial: NonNegativeFloat | None = None  # None: 1 where there are GPUs, else 0; may be a fraction
-    cpus_per_trial: PositiveFloat | None = None  # None: 1 without GPUs, else the cores divided among the GPUs
+    # None: 1 for each worker where there are GPUs, else 0; may be a fraction
+    gpus_per_trial: NonNegativeFloat | None = None
+    workers_per_trial: PositiveInt | None = None  # that train one model together; None: one for each GPU
+    # Of each worker. None: 1 without GPUs, else the cores divided among the GPUs
+    cpus_per_trial: PositiveFloat | None = None
     max_concurrent: PositiveInt | None = None  # None: as many trials as the cluster holds
+
+    @model_validator(mode="after")
+    def _a_gpu_or_less_a_worker(self) -> Self:
+        gpus = self.gpus_per_trial or 0
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_trial must be whole where it is above 1, got {gpus:g}")
+        if gpus > self.num_workers:
+            raise ValueError(
+                "gpus_per_trial must not be more than workers_per_trial, as a worker uses one GPU, got "
+                f"gpus_per_trial={gpus:g} and workers_per_trial={self.num_workers}"
+            )
+        return self
+
+    @property
+    def num_workers(self) -> int:
+        """Of a trial."""
+        return self.workers_per_trial or max(1, int(self.gpus_per_trial or 0))
 
 
 class StudyConfig(BaseModel):

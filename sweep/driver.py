@@ -29,6 +29,7 @@ from sweep.checkpoint import checkpoint_path, load_checkpoint
 from sweep.cluster import Resources, concurrency, connect
 from sweep.commands import Inbox
 from sweep.config import BEFORE_SCHEDULES, StudyConfig
+from sweep.distributed import run_trial_on_workers
 from sweep.errors import ConfigError
 from sweep.evaluation import ModelScorer, Ranker
 from sweep.finalists import plan, winner
@@ -217,7 +218,8 @@ def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publi
     ):
         view.say(
             f"{concurrency(resources, config.hardware.max_concurrent)} trials at a time, each on "
-            f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
+            + (f"{resources.num_workers} workers of " if resources.num_workers > 1 else "")
+            + f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
         context = place(config, study.search, log, resources)
         inbox, budget = Inbox(config.folder), Budget(config.budget, config.folder)
@@ -231,7 +233,9 @@ def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publi
         while study.has_more or plan_finalists(config, study):
             run_trials(
                 study,
-                functools.partial(run_trial, context=context),
+                functools.partial(
+                    run_trial if context.num_workers == 1 else run_trial_on_workers, context=context
+                ),
                 resources=resources.as_dict(),
                 concurrency=lambda: concurrency(resources, config.hardware.max_concurrent),
                 folder=config.folder,
@@ -283,6 +287,8 @@ def place(config: StudyConfig, search: SearchConfig, log: SequenceLog, resources
         num_threads=max(1, int(resources.cpus)),
         num_gpus=resources.gpus,
         rungs={name: rungs_of(search, name) for name in MODELS},
+        num_workers=resources.num_workers,
+        num_cpus=resources.cpus,
     )
 
 

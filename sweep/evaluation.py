@@ -5,6 +5,7 @@ Shapes: B users of a block, L length, N candidates, U evaluated users.
 
 from collections.abc import Iterator
 from datetime import date
+from itertools import islice
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -34,12 +35,14 @@ from models import SequenceModel
 from results.metrics import Ranks
 from sweep.candidates import draw_candidates
 from sweep.host import prepare_cpu
+from sweep.workers import ALONE, Workers
 
 REPEATS_ARE_NORMAL = 0.01  # share of repeated (user, item) pairs above which seen items stay candidates
 TOKENS_PER_BLOCK = 2**13  # items read at a time: what a layer makes of them stays in cache
 SCORES_AT_A_TIME = 2**20  # 4 MiB: stays in cache while it is counted; larger takes twice as long
 ROWS_STEP = 16  # users that are scored come in multiples of it, as the kernels of matrix products take them
 SEEN_PER_CHUNK = 2**22
+NOT_FINITE = "a score is not finite: the model has diverged"
 
 
 class ProtocolConfig(BaseModel):
@@ -181,21 +184,40 @@ class Ranker:
                 part,
             )
 
-    def rank(self, scorer: Scorer) -> Ranks:
-        """Ranks in the order of `user_id_U`. Raises FloatingPointError for a score that is not finite."""
+    def rank(self, scorer: Scorer, workers: Workers = ALONE) -> Ranks:
+        """Ranks in the order of `user_id_U`, those of all users in every worker.
+
+        Raises FloatingPointError for a score that is not finite, whichever of the workers it came up in.
+        """
         prepare_cpu()
+        better_U, tied_U, num_failed = self._ranks_of(scorer, workers)
+        if workers.size > 1:
+            joint = np.concatenate([better_U, tied_U, [num_failed]])
+            summed = workers.all_reduce_(torch.from_numpy(joint).to(self._sequences.device)).cpu().numpy()
+            better_U, tied_U, num_failed = summed[: len(better_U)], summed[len(better_U) : -1], summed[-1]
+        if num_failed:
+            raise FloatingPointError(NOT_FINITE)
+        return Ranks(better_U, tied_U)
+
+    def _ranks_of(
+        self, scorer: Scorer, workers: Workers
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+        """Ranks of this worker's users, 0 for the others'; and 1 if a score was not finite."""
         better_U = np.zeros(len(self.user_id_U), np.int64)
-        tied_U = np.ones(len(self.user_id_U), np.int64)
+        tied_U = np.zeros(len(self.user_id_U), np.int64)
         results: list[tuple[npt.NDArray[np.int64], Tensor, Tensor]] = []
         with torch.inference_mode():
-            for row_B in self._blocks(scorer.max_len):
+            for row_B in islice(self._blocks(scorer.max_len), workers.rank, None, workers.size):
                 read_B = scorer.read(self._history(scorer, row_B))
                 for part in self._parts(len(row_B)):
                     score_BN = scorer.score(read_B[part]).float()
-                    results.append((row_B[part], *self._rank_block(score_BN, row_B[part])))
+                    try:
+                        results.append((row_B[part], *self._rank_block(score_BN, row_B[part])))
+                    except FloatingPointError:
+                        return better_U, tied_U, 1
         for row_B, better_B, tied_B in results:  # read back at the end: the device never waits in between
             better_U[row_B], tied_U[row_B] = better_B.cpu().numpy(), tied_B.cpu().numpy()
-        return Ranks(better_U, tied_U)
+        return better_U, tied_U, 0
 
     def _blocks(self, max_len: int) -> Iterator[npt.NDArray[np.int64]]:
         """Rows of users of like length, so that a block that is read holds little padding."""
@@ -261,7 +283,7 @@ class Ranker:
 def _check_finite(score_BN: Tensor) -> None:
     """One cheap pass: only a sum that is not finite (or overflowed) is looked at again, score by score."""
     if not torch.isfinite(score_BN.sum()) and not torch.isfinite(score_BN).all():
-        raise FloatingPointError("a score is not finite: the model has diverged")
+        raise FloatingPointError(NOT_FINITE)
 
 
 def _count(score_BN: Tensor, target_score_B1: Tensor, *, target_among: bool) -> tuple[Tensor, Tensor]:

@@ -41,9 +41,9 @@ def read_failure(trial: Trial) -> Failure:
 
 
 def classify(error: BaseException) -> Failure:
-    if isinstance(error, RayActorError) and not error.actor_init_failed:
-        return Failure("preempted" if error.preempted else "interrupted", str(error), "")
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    cause = error.cause if isinstance(error, RayTaskError) else error  # a trial's own workers may die too
+    if isinstance(cause, RayActorError) and not cause.actor_init_failed:
+        return Failure("preempted" if cause.preempted else "interrupted", str(cause), "")
     message = f"{type(cause).__name__}: {cause}"
     return Failure(_error_class(cause), message, _ANSI_COLOR.sub("", str(error)))
 

@@ -33,6 +33,7 @@ Say = Callable[[str], None]
 # of the last bit: two threads instead of one move both by 2e-4 within 6 epochs of the demo log. Another seed
 # moves them by 4e-3 to 1.5e-2.
 ROUNDING = 1e-3
+DEVICE = re.compile(r"(?P<name>.*?)(, (?P<workers>\d+) workers)?")  # as `sweep/trial.py` names it
 CPU = re.compile(r"cpu x (\d+)")
 
 
@@ -219,9 +220,15 @@ def _device(recorded: str) -> torch.device:
 
 
 def _threads(device: str) -> int | None:
-    """Of a CPU as `sweep/trial.py` names it; None for a GPU."""
-    match = CPU.fullmatch(device)
+    """Of a CPU, those of each worker; None for a GPU."""
+    match = CPU.fullmatch(_device_and_workers(device)[0])
     return None if match is None else int(match[1])
+
+
+def _device_and_workers(device: str) -> tuple[str, int]:
+    match = DEVICE.fullmatch(device)
+    assert match is not None
+    return match["name"], int(match["workers"] or 1)
 
 
 def _num_epochs_before(attributes: Mapping[str, Any], key: str) -> int:
@@ -246,7 +253,9 @@ def _changes(record: Record, device: torch.device) -> Iterator[str]:
     for node in dict.fromkeys(str(report["node"]) for report in record.reports):
         if node != platform.node():
             yield f"machine {node}, now {platform.node()}"
-    for name in record.devices:
+    for name, num_workers in map(_device_and_workers, record.devices):
+        if num_workers > 1:
+            yield f"trained by {num_workers} workers, now by one"
         is_same = device.type == "cpu" if _threads(name) else name == _gpu_name(device)
         if not is_same:
             yield f"device {name}, now {_gpu_name(device) or 'a CPU'}"

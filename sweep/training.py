@@ -37,6 +37,7 @@ from sweep.negatives import NegativeSampler, NegativeSettings
 from sweep.schedule import EvalSchedule, next_evaluation
 from sweep.seeds import derive_seed
 from sweep.table_gradient import TableGradient
+from sweep.workers import ALONE, Workers
 
 MAX_LOGITS_CPU = 2**20  # scores at a time under full cross-entropy: 4 MiB, in cache
 MAX_LOGITS_GPU = 2**27
@@ -150,15 +151,18 @@ def train(
     seed: int,
     rungs: Sequence[int] = (),
     micro_batch_size: int | None = None,
+    workers: Workers = ALONE,
 ) -> Iterator[EpochReport]:
     """Train from where `state` stands, a report for each epoch that is validated; `state` can be saved
     whenever one is out.
 
     Validated are the epochs of `budget.eval_schedule`, those in `rungs`, and the last. Training ends after
     `max_epochs`, or `patience` epochs without a better objective, counted from the first validation. With
-    `micro_batch_size` less memory is held: see `add_gradients`. Raises FloatingPointError when the loss or a
-    validation score is not finite, ValueError when no user has a training pair or `micro_batch_size` is
-    below 1.
+    `micro_batch_size` less memory is held: see `add_gradients`. Several `workers` call it alike, each with a
+    state of its own, and share every batch and every ranking: their states and reports stay equal.
+
+    Raises FloatingPointError when the loss or a validation score is not finite, ValueError when no user has a
+    training pair or `micro_batch_size` is below 1.
     """
     device = sequences.device
     prepare_cpu()
@@ -184,11 +188,11 @@ def train(
         started = time.perf_counter()
         for epoch in range(state.epoch + 1, due + 1):
             loss, lr = _train_epoch(
-                state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size
+                state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size, workers
             )
         trained = time.perf_counter()
         state.model.eval()
-        valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast)))
+        valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast), workers))
         ranked = time.perf_counter()
         state.reports.append(
             _report(state, budget, max_epochs, epoch, loss, valid, lr, trained - started, ranked - trained)
@@ -221,10 +225,12 @@ def _train_epoch(
     seed: int,
     autocast: bool,
     micro_batch_size: int | None,
+    workers: Workers,
 ) -> tuple[float, float]:
     device = sampler.device
     state.model.train()
-    torch.manual_seed(derive_seed(seed, "dropout", epoch))
+    # Each worker drops other places of its own sequences; the first as if it were alone.
+    torch.manual_seed(derive_seed(seed, "dropout", epoch, *([workers.rank] if workers.rank else [])))
     generator = torch.Generator(device).manual_seed(derive_seed(seed, "negatives", epoch))
     step = (epoch - 1) * len(batches)
     table_gradient = TableGradient(state.model.item_embedding)
@@ -236,20 +242,55 @@ def _train_epoch(
             group["lr"] = lr
         negatives = None if config.loss == "ce" else sampler.draw(batch, generator)
         state.optimizer.zero_grad(set_to_none=True)
-        table_gradient.begin(_num_look_ups(batch, negatives))
-        total_loss += add_gradients(
-            state.model, batch, config, negatives, autocast=autocast, micro_batch_size=micro_batch_size
+        # The sum over several workers has rows that this one does not touch.
+        table_gradient.begin(_num_look_ups(batch, negatives) if workers.size == 1 else math.inf)
+        total_loss += add_joint_gradients(
+            state.model,
+            batch,
+            config,
+            negatives,
+            workers,
+            autocast=autocast,
+            micro_batch_size=micro_batch_size,
         )
         table_gradient.settle()
         state.optimizer.step()
         num_targets += len(batch.target_id_T)
         step += 1
-    mean_loss = float(total_loss) / num_targets  # the epoch's only wait for the device
+    mean_loss = float(workers.all_reduce_(total_loss)) / num_targets  # the epoch's only wait for the device
     if not math.isfinite(mean_loss):
         raise FloatingPointError(
             f"the loss is {mean_loss} at epoch {epoch}: the model has diverged (lr={config.lr:g})"
         )
     return mean_loss, lr
+
+
+def add_joint_gradients(
+    model: SequenceModel,
+    batch: TrainBatch,
+    config: TrainConfig,
+    negatives: Negatives | None,
+    workers: Workers,
+    *,
+    autocast: bool = False,
+    micro_batch_size: int | None = None,
+) -> Tensor:
+    """`add_gradients` by all workers together: each computes its share, and all end up with the same sum.
+
+    Up to rounding these are the gradients of the batch's mean loss wherever the batch is cut, for the reasons
+    that micro-batches give them. Gives the sum of the loss over this worker's targets.
+    """
+    if workers.size == 1:
+        return add_gradients(
+            model, batch, config, negatives, autocast=autocast, micro_batch_size=micro_batch_size
+        )
+    part, positions, num_targets = batch.share(workers.rank, workers.size)
+    part_negatives = None if negatives is None else negatives.at(positions)
+    loss = add_gradients(
+        model, part, config, part_negatives, autocast=autocast, micro_batch_size=micro_batch_size
+    )
+    workers.sum_gradients_(model.parameters(), num_targets / len(batch.target_id_T))
+    return loss if num_targets else torch.zeros_like(loss)
 
 
 def add_gradients(
@@ -293,7 +334,8 @@ def batch_loss(
     """Mean loss over the positions that have a target; cross-entropy (`ce`) takes no negatives."""
     item_VD = model.item_embedding.weight
     state_TD = model.encode(batch.history).flatten(0, 1)[batch.place_T].to(item_VD.dtype)
-    state_TD = state_TD / config.temperature
+    if config.temperature != 1:
+        state_TD = state_TD / config.temperature
     if negatives is None:
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
         return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits)

@@ -3,7 +3,7 @@
 import dataclasses
 import platform
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
 from sweep.host import give_back_memory
 from sweep.hparams import typed_configs
+from sweep.mailbox import Report
 from sweep.ranks import UserRanks, ranks_path, write_ranks
 from sweep.requests import TrialRequest
 from sweep.training import EpochReport, TrainBudget, TrainState, build_model, new_state, train
+from sweep.workers import ALONE, Workers
 
 CPU_ALLOCATION_FAILED = "DefaultCPUAllocator: can't allocate memory"  # torch says so in a RuntimeError
 
@@ -36,9 +38,15 @@ class TrialContext:
     protocol: ProtocolConfig
     budget: TrainBudget
     max_epochs: int
-    num_threads: int
-    num_gpus: float
+    num_threads: int  # of each worker
+    num_gpus: float  # of each worker, which uses one of them or a part of it
+    num_workers: int = 1
+    num_cpus: float = 1.0  # of each worker
     rungs: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)  # by model
+
+    @property
+    def resources_per_worker(self) -> dict[str, float]:
+        return {"CPU": self.num_cpus, **({"GPU": self.num_gpus} if self.num_gpus else {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +65,32 @@ _opened: dict[
 
 
 def run_trial(config: dict[str, Any], *, context: TrialContext) -> None:
+    """Train one request to its end, in this process alone."""
+    train_request(config["request"], context, tune.report, ALONE)
+
+
+def train_request(
+    request: Mapping[str, Any],
+    context: TrialContext,
+    report: Callable[[Report], None],
+    workers: Workers,
+) -> None:
     """Train one request to its end, from its checkpoint where there is one. Failures are raised.
 
-    Raises MemoryError when the CPU's memory is used up, torch.OutOfMemoryError when a GPU's is.
+    Raises MemoryError when the CPU's memory is used up, torch.OutOfMemoryError when a GPU's is. All workers
+    call it alike; the first alone writes files.
     """
     try:
-        _run(TrialRequest(**config["request"]), context)
+        _run(TrialRequest(**request), context, report, workers)
     except RuntimeError as error:
         if CPU_ALLOCATION_FAILED in str(error):
             raise MemoryError(str(error)) from error
         raise
 
 
-def _run(request: TrialRequest, context: TrialContext) -> None:
+def _run(
+    request: TrialRequest, context: TrialContext, report: Callable[[Report], None], workers: Workers
+) -> None:
     torch.set_num_threads(context.num_threads)
     device = _device(context.num_gpus)
     data = _open(context, device)
@@ -79,11 +100,20 @@ def _run(request: TrialRequest, context: TrialContext) -> None:
     path = checkpoint_path(context.folder, request.trial_number)
     if path.exists():
         state.load_state_dict(load_checkpoint(path, device)["state"])
-    facts = {"node": platform.node(), "device": _device_name(device), "num_parameters": state.num_parameters}
-    for report in state.reports:  # saved, but not recorded before the last attempt ended
-        if report.epoch > request.last_epoch:
-            tune.report(_flat(report, facts, data, device))
-    for report in train(
+    workers.check_equal(
+        len(state.reports),
+        "the epoch of the checkpoint",
+        f"they must all see the same files in {context.folder}; keep runs in a folder that the nodes share",
+    )
+    facts = {
+        "node": platform.node(),
+        "device": _device_name(device) + (f", {workers.size} workers" if workers.size > 1 else ""),
+        "num_parameters": state.num_parameters,
+    }
+    for done in state.reports:  # saved, but not recorded before the last attempt ended
+        if done.epoch > request.last_epoch:
+            report(_flat(done, facts, data, device, workers))
+    for done in train(
         state,
         train_config,
         context.budget,
@@ -93,18 +123,22 @@ def _run(request: TrialRequest, context: TrialContext) -> None:
         seed=request.seed,
         rungs=context.rungs.get(str(request.hparams["model"]), ()),
         micro_batch_size=request.micro_batch_size,
+        workers=workers,
     ):
-        save_checkpoint(path, {"hparams": dict(request.hparams), "state": state.state_dict()})
-        if report.epoch > request.last_epoch:
-            tune.report(_flat(report, facts, data, device))
+        if workers.rank == 0:
+            save_checkpoint(path, {"hparams": dict(request.hparams), "state": state.state_dict()})
+        if done.epoch > request.last_epoch:
+            report(_flat(done, facts, data, device, workers))
     if request.is_finalist:
-        _rank_users(request.trial_number, state, data, context)
+        _rank_users(request.trial_number, state, data, context, workers)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     give_back_memory()
 
 
-def _rank_users(trial_number: int, state: TrainState, data: TrialData, context: TrialContext) -> None:
+def _rank_users(
+    trial_number: int, state: TrainState, data: TrialData, context: TrialContext, workers: Workers
+) -> None:
     """Write the ranks of the best weights.
 
     A trial that was killed before the file was there does this alone when it is run again. One that has a
@@ -115,9 +149,11 @@ def _rank_users(trial_number: int, state: TrainState, data: TrialData, context: 
     scorer = ModelScorer(state.model.eval(), autocast=autocast)
     test_ranker = Ranker(data.log, data.sequences, data.split.test, context.protocol, "test")
     valid, test = (
-        UserRanks(ranker.user_id_U, ranker.rank(scorer)) for ranker in (data.valid_ranker, test_ranker)
+        UserRanks(ranker.user_id_U, ranker.rank(scorer, workers))
+        for ranker in (data.valid_ranker, test_ranker)
     )
-    write_ranks(ranks_path(context.folder, trial_number), valid=valid, test=test)
+    if workers.rank == 0:
+        write_ranks(ranks_path(context.folder, trial_number), valid=valid, test=test)
 
 
 def open_data(
@@ -146,7 +182,9 @@ def _device(num_gpus: float) -> torch.device:
             f"a trial was given gpus_per_trial={num_gpus:g} but torch sees no GPU on {platform.node()}: "
             "install a CUDA build of torch there, or set gpus_per_trial=0"
         )
-    device = torch.device("cuda", 0)  # Ray shows a worker only its own
+    # Ray shows a process its own GPUs alone. Ray Train shows one those of all workers of its node, so that
+    # they reach each other, and has made the right one current.
+    device = torch.device("cuda", torch.cuda.current_device())
     torch.cuda.set_device(device)
     if num_gpus < 1:
         torch.cuda.set_per_process_memory_fraction(num_gpus, device)
@@ -159,11 +197,11 @@ def _device_name(device: torch.device) -> str:
 
 
 def _flat(
-    report: EpochReport, facts: dict[str, Any], data: TrialData, device: torch.device
-) -> dict[str, int | float | str]:
+    report: EpochReport, facts: dict[str, Any], data: TrialData, device: torch.device, workers: Workers
+) -> Report:
     flat = {k: v for k, v in dataclasses.asdict(report).items() if k != "valid"}
     flat |= {f"valid.{name}": value for name, value in report.valid.items()}
-    flat["device_seconds"] = report.seconds + report.eval_seconds
+    flat["device_seconds"] = workers.size * (report.seconds + report.eval_seconds)
     flat["milliseconds_per_user"] = 1e3 * report.eval_seconds / max(1, len(data.valid_ranker.user_id_U))
     flat["peak_memory_bytes"] = (
         torch.cuda.max_memory_allocated(device)

@@ -1,7 +1,10 @@
 import pytest
 import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from sweep.distributed import first_cause
 from sweep.failures import classify
 
 
@@ -48,3 +51,19 @@ def test_a_lost_worker_is_not_the_trials_doing(error: RayActorError, error_class
 def test_a_worker_that_can_not_even_start_is_an_error_of_the_code() -> None:
     failure = classify(ActorDiedError(raised_in_a_worker(ImportError("no module named models"))))
     assert failure.error_class == "error" and not failure.is_interruption
+
+
+def test_the_cause_is_found_in_what_ray_train_raises() -> None:
+    diverged, dead = FloatingPointError("loss is nan"), ActorDiedError()
+    lost = RayActorError(preempted=True)
+    closed = RuntimeError("connection closed by peer")
+    for raised, cause in [
+        (WorkerGroupError("text", {1: diverged}), diverged),
+        (WorkerGroupError("text", {0: closed, 1: WorkerHealthCheckFailedError("text", dead)}), dead),
+        (WorkerGroupError("text", {0: dead, 1: lost}), lost),
+        (ControllerError(raised_in_a_worker(diverged)), diverged),
+        (closed, closed),
+    ]:
+        assert first_cause(raised) is cause
+    failure = classify(raised_in_a_worker(dead))
+    assert failure.error_class == "interrupted" and failure.is_interruption
