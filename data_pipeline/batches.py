@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data_pipeline.device import DeviceSequences
@@ -49,6 +50,31 @@ class TrainBatch:
     # Known on the CPU too, so that a batch can be sliced without waiting for the device.
     length_B: Ints
     num_targets_B: Ints  # 1 or more
+
+    def padded(self, width: int, num_targets: int) -> "TrainBatch":
+        """The same, histories filled up to `width` places and targets to `num_targets` positions.
+
+        Such positions stand at the first place and ask for item 1: they must not count in a loss.
+        """
+        own_width, own_targets = self.history.item_id_BL.shape[1], len(self.target_id_T)
+        times, more = self.history.times, width - own_width
+        if times is not None:
+            times = Times(
+                _repeat_last(times.time_BL, more),
+                _repeat_last(times.next_time_BL, more),
+                times.origin_B,
+                times.unit_B,
+            )
+        item_id_BL = F.pad(self.history.item_id_BL, (0, more), value=PAD_ITEM_ID)
+        place_T = self.place_T + self.place_T // own_width * more
+        return TrainBatch(
+            History(item_id_BL, self.history.length_B, times),
+            self.user_id_B,
+            F.pad(place_T, (0, num_targets - own_targets)),
+            F.pad(self.target_id_T, (0, num_targets - own_targets), value=1),
+            self.length_B,
+            self.num_targets_B,
+        )
 
     def slices(self, size: int) -> Iterator[tuple["TrainBatch", slice]]:
         """The batch in parts of at most `size` sequences, each with its range of the T positions.
@@ -91,6 +117,10 @@ class TrainBatch:
             self.length_B[rows],
             self.num_targets_B[rows],
         )
+
+
+def _repeat_last(x_BL: Tensor, times: int) -> Tensor:
+    return torch.cat([x_BL, x_BL[:, -1:].expand(-1, times)], dim=1)
 
 
 def _part_of_history(history: History, rows: slice, width: int) -> History:

@@ -159,9 +159,11 @@ def sampled(
     max_elements: int = MAX_NEGATIVE_ELEMENTS,
     *,
     sparse: bool = False,
+    weight_T: Tensor | None = None,
 ) -> Tensor:
     """Mean of a sampled loss over the positions, a scalar; `item_VD` with the padding row.
 
+    With `weight_T` the sum of the losses times their weights.
     With `sparse` the gradient of `item_VD` is a sparse tensor, of the rows that were looked up.
 
     On a GPU negatives of each position's own are gathered to (T, N, D), on a CPU never as a whole. Where that
@@ -173,19 +175,22 @@ def sampled(
     width = item_VD.shape[1] if is_gathered else 0
     chunk = max(1, max_elements // (num_negatives * (width + NUMBERS_A_SCORE)))
 
-    def part_sum(state: Tensor, item: Tensor, target: Tensor, part: Negatives) -> Tensor:
-        return SAMPLED_LOSSES[loss](_score(state, item, target, part, sparse), settings).sum()
+    def part_sum(
+        state: Tensor, item: Tensor, target: Tensor, part: Negatives, weight: Tensor | None
+    ) -> Tensor:
+        loss_T = SAMPLED_LOSSES[loss](_score(state, item, target, part, sparse), settings)
+        return loss_T.sum() / num_positions if weight is None else (loss_T * weight).sum()
 
     if num_positions <= chunk:
-        return part_sum(state_TD, item_VD, target_id_T, negatives) / num_positions
+        return part_sum(state_TD, item_VD, target_id_T, negatives, weight_T)
     total = state_TD.new_zeros(())
     for begin in range(0, num_positions, chunk):
         part = slice(begin, begin + chunk)
         total = total + checkpoint(
             part_sum, state_TD[part], item_VD, target_id_T[part], negatives.at(part),
-            use_reentrant=False, preserve_rng_state=False,
+            None if weight_T is None else weight_T[part], use_reentrant=False, preserve_rng_state=False,
         )  # fmt: skip
-    return total / num_positions
+    return total
 
 
 def _score(
@@ -253,26 +258,36 @@ def _tiles(item_id_TM: Tensor, item_VD: Tensor) -> Iterator[slice]:
         yield slice(begin, begin + size)
 
 
-def ce(state_TD: Tensor, item_VD: Tensor, target_T: Tensor, max_logits: int = 2**22) -> Tensor:
+def ce(
+    state_TD: Tensor,
+    item_VD: Tensor,
+    target_T: Tensor,
+    max_logits: int = 2**22,
+    *,
+    weight_T: Tensor | None = None,
+) -> Tensor:
     """Mean cross-entropy over the whole catalogue, a scalar; `item_VD` without the padding row.
+
+    With `weight_T` the sum of the losses times their weights.
 
     At most about `max_logits` scores exist at a time: positions are taken in chunks, and the gradients are
     formed in the forward pass, while a chunk's scores are at hand, so that nothing of size (T, V) is kept.
     `target_T` holds columns of the scores (item_id - 1).
     """
-    loss: Tensor = _ChunkedCrossEntropy.apply(state_TD, item_VD, target_T, max_logits)  # type: ignore[no-untyped-call]
+    if weight_T is None:
+        weight_T = state_TD.new_full((), 1 / max(len(state_TD), 1)).expand(len(state_TD))
+    loss: Tensor = _ChunkedCrossEntropy.apply(state_TD, item_VD, target_T, weight_T, max_logits)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Softmax cross-entropy with the output matrix inside: d/ds = (softmax - onehot) / T."""
+    """Softmax cross-entropy with the output matrix inside: d/ds = weight (softmax - onehot)."""
 
     @staticmethod
-    def forward(ctx, state_TD, item_VD, target_T, max_logits):  # type: ignore[no-untyped-def]
+    def forward(ctx, state_TD, item_VD, target_T, weight_T, max_logits):  # type: ignore[no-untyped-def]
         device = state_TD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else state_TD.dtype
         state, item = state_TD.to(dtype), item_VD.to(dtype)
-        num_positions = max(len(state), 1)
         chunk = max(1, max_logits // len(item))
         grad_state = torch.empty_like(state_TD)
         grad_item = torch.zeros_like(item_VD)
@@ -281,18 +296,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for begin in range(0, len(state), chunk):
                 part = slice(begin, begin + chunk)
                 logit = (state[part] @ item.T).to(total.dtype)
-                target = target_T[part, None]
+                target, weight = target_T[part, None], weight_T[part, None]
                 log_sum = torch.logsumexp(logit, dim=1, keepdim=True)
-                total += (log_sum - logit.gather(1, target)).sum()
+                total += ((log_sum - logit.gather(1, target)) * weight).sum()
                 probability = logit.sub_(log_sum).exp_()
                 probability.scatter_add_(1, target, torch.full_like(log_sum, -1.0))
-                probability = (probability / num_positions).to(dtype)
+                probability = probability.mul_(weight).to(dtype)
                 grad_state[part] = probability @ item
                 grad_item += (probability.T @ state[part]).to(grad_item.dtype)
         ctx.save_for_backward(grad_state, grad_item)
-        return total / num_positions
+        return total
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         grad_state, grad_item = ctx.saved_tensors
-        return grad_state * grad, grad_item * grad, None, None
+        return grad_state * grad, grad_item * grad, None, None, None

@@ -43,6 +43,7 @@ from sweep.search import SearchConfig, rungs_of, suggest_grace
 from sweep.spaces import build_space, families, first_points, space_source
 from sweep.study import Study
 from sweep.tensorboard import TensorBoardWriter
+from sweep.training import TrainBudget
 from sweep.trial import TrialContext, TrialData, open_data, run_trial
 from sweep.tuner import run_trials
 from sweep.user_space import check_user_space
@@ -163,7 +164,11 @@ def check_pins(space: Space, fix: Mapping[str, Hparam]) -> None:
 
 def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> None:
     before: dict[str, Any] = study.attributes["identity"]
-    before["training"] = {**BEFORE_SCHEDULES, **before["training"]}
+    before["training"] = {
+        **TrainBudget().model_dump(mode="json"),  # settings there were none of when it was begun
+        **BEFORE_SCHEDULES,
+        **before["training"],
+    }
     now = identity(config)
     before["data"].pop("path"), now["data"].pop("path")  # the same bytes elsewhere are the same log
     for section in now:

@@ -32,6 +32,7 @@ from models import SequenceModel
 from models.losses import LOSSES, LossSettings, Negatives, ce, sampled
 from results.metrics import METRICS, compute_metrics
 from sweep.evaluation import ModelScorer, Ranker
+from sweep.graphs import StepGraphs, StepInputs, padded
 from sweep.host import prepare_cpu
 from sweep.negatives import NegativeSampler, NegativeSettings
 from sweep.schedule import EvalSchedule, next_evaluation
@@ -65,6 +66,7 @@ class TrainBudget(BaseModel):
     patience: PositiveInt = 10  # epochs without a better objective after which training ends
     objective: Literal[tuple(METRICS)] = "ndcg@10"  # type: ignore[valid-type]  # of validation; larger is better
     autocast: bool = True  # bfloat16 on a GPU; a CPU always trains in float32
+    cuda_graphs: bool = False  # see sweep.graphs; not measured yet, so not the default
     eval_schedule: EvalSchedule = "sparse"  # when validation is due, beside rungs and the last epoch
 
 
@@ -182,14 +184,18 @@ def train(
     sampler = NegativeSampler(sequences, config)
     autocast = budget.autocast and device.type == "cuda"
     num_steps = max_epochs * len(batches)
+    graphs = None
+    if budget.cuda_graphs and device.type == "cuda" and micro_batch_size is None and workers.size == 1:
+        graphs = GraphedSteps(state, config, autocast=autocast)
     while not (state.reports and state.reports[-1].last):
         last_epoch = _last_epoch(state, budget, max_epochs)
         due = next_evaluation(state.epoch, budget.eval_schedule, rungs=rungs, last_epoch=last_epoch)
         started = time.perf_counter()
         for epoch in range(state.epoch + 1, due + 1):
             loss, lr = _train_epoch(
-                state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size, workers
-            )
+                state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size, workers,
+                graphs,
+            )  # fmt: skip
         trained = time.perf_counter()
         state.model.eval()
         valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast), workers))
@@ -226,6 +232,7 @@ def _train_epoch(
     autocast: bool,
     micro_batch_size: int | None,
     workers: Workers,
+    graphs: "GraphedSteps | None",
 ) -> tuple[float, float]:
     device = sampler.device
     state.model.train()
@@ -238,8 +245,12 @@ def _train_epoch(
     num_targets = 0
     for batch in batches.epoch(derive_seed(seed, "batches", epoch)):
         lr = learning_rate(config, step, num_steps)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
+        _set_lr(state.optimizer, lr)
+        num_targets += len(batch.target_id_T)
+        step += 1
+        if graphs is not None:
+            total_loss += graphs.run(batch, sampler, generator)
+            continue
         negatives = None if config.loss == "ce" else sampler.draw(batch, generator)
         state.optimizer.zero_grad(set_to_none=True)
         # The sum over several workers has rows that this one does not touch.
@@ -255,14 +266,58 @@ def _train_epoch(
         )
         table_gradient.settle()
         state.optimizer.step()
-        num_targets += len(batch.target_id_T)
-        step += 1
     mean_loss = float(workers.all_reduce_(total_loss)) / num_targets  # the epoch's only wait for the device
     if not math.isfinite(mean_loss):
         raise FloatingPointError(
             f"the loss is {mean_loss} at epoch {epoch}: the model has diverged (lr={config.lr:g})"
         )
     return mean_loss, lr
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):  # graphs read it there
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+class GraphedSteps:
+    """Whole steps, of batches padded to a few shapes, by `StepGraphs`.
+
+    A step is that of `add_gradients` up to rounding; negatives and dropout of padded positions use up random
+    numbers, so that a training with graphs is another one than without.
+    """
+
+    def __init__(
+        self, state: TrainState, config: TrainConfig, *, autocast: bool, graphs: StepGraphs | None = None
+    ) -> None:
+        self._state = state
+        self._config = config
+        self._autocast = autocast
+        self._graphs = graphs or StepGraphs()
+        self._max_width = state.model.config.max_len + state.model.masked
+        self._loss = torch.zeros((), device=state.model.item_embedding.weight.device)
+        for group in state.optimizer.param_groups:
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self._loss.device)
+            group["capturable"] = self._loss.device.type == "cuda"
+
+    def run(self, batch: TrainBatch, sampler: NegativeSampler, generator: torch.Generator) -> Tensor:
+        """Gives the sum of the loss over the batch's targets, a scalar that the next step writes over."""
+        padded_batch, weight_T = padded(batch, self._config.batch_size, self._max_width)
+        negatives = None if self._config.loss == "ce" else sampler.draw(padded_batch, generator)
+        self._graphs.run(StepInputs(padded_batch, weight_T, negatives), self._step)
+        return self._loss
+
+    def _step(self, inputs: StepInputs) -> None:
+        state, device_type = self._state, self._loss.device.type
+        state.optimizer.zero_grad(set_to_none=True)
+        # What autocast has cached is not there any more when a graph runs again.
+        with torch.autocast(device_type, torch.bfloat16, enabled=self._autocast, cache_enabled=False):
+            loss = batch_loss(state.model, inputs.batch, self._config, inputs.negatives, inputs.weight_T)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        self._loss.copy_(loss.detach() / inputs.weight_T[0])
 
 
 def add_joint_gradients(
@@ -329,16 +384,23 @@ def add_gradients(
 
 
 def batch_loss(
-    model: SequenceModel, batch: TrainBatch, config: TrainConfig, negatives: Negatives | None
+    model: SequenceModel,
+    batch: TrainBatch,
+    config: TrainConfig,
+    negatives: Negatives | None,
+    weight_T: Tensor | None = None,
 ) -> Tensor:
-    """Mean loss over the positions that have a target; cross-entropy (`ce`) takes no negatives."""
+    """Mean loss over the positions that have a target; cross-entropy (`ce`) takes no negatives.
+
+    With `weight_T` the sum of the losses times their weights.
+    """
     item_VD = model.item_embedding.weight
     state_TD = model.encode(batch.history).flatten(0, 1)[batch.place_T].to(item_VD.dtype)
     if config.temperature != 1:
         state_TD = state_TD / config.temperature
     if negatives is None:
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
-        return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits)
+        return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits, weight_T=weight_T)
     with torch.autocast(state_TD.device.type, enabled=False):  # these losses are made of differences
         return sampled(
             config.loss,
@@ -348,6 +410,7 @@ def batch_loss(
             negatives,
             config,
             sparse=model.item_embedding.sparse,
+            weight_T=weight_T,
         )
 
 
