@@ -7,7 +7,8 @@ says to it, as a trial of one worker does: so the checkpoint is never ahead of w
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from sweep.mailbox import Mailbox, Report
 from sweep.trial import TrialContext, train_request
@@ -26,6 +28,8 @@ from sweep.workers import Workers
 
 SECONDS_BETWEEN_CHECKS = 0.5  # of the workers' health; so long a failure, or the end, takes to be seen
 SECONDS_TO_END = 30.0
+SECONDS_TO_END_IN_ORDER = 5.0  # after an attempt ended
+MOST_ATTEMPTS = 1000
 
 # Read by Ray Train in this process, which passes them on.
 TRAIN_ENVIRONMENT = {
@@ -58,7 +62,10 @@ def run_trial_on_workers(
         scaling_config=ray.train.ScalingConfig(
             num_workers=context.num_workers,
             use_gpu=context.num_gpus > 0,
-            resources_per_worker=context.resources_per_worker,
+            resources_per_worker={
+                **context.resources_per_worker,
+                "memory": mark(request["trial_number"], request["attempt"]),
+            },
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
@@ -78,6 +85,45 @@ def run_trial_on_workers(
         fit.join(SECONDS_TO_END)
     if fit.error is not None:
         raise first_cause(fit.error) from fit.error
+
+
+def mark(trial_number: int, attempt: int) -> float:
+    """So many bytes each worker takes beside the rest: by them its placement group is found again."""
+    return float(trial_number * MOST_ATTEMPTS + attempt + 1)
+
+
+class LeftOvers:
+    """Gives back what the workers of ended attempts held.
+
+    Ray keeps a placement group until its job ends where the process that made it was killed, and so it would for
+    a trial that was stopped while it hung. Ray Train's own cleaner asks the dashboard, which need not be there.
+    """
+
+    def __init__(self) -> None:
+        self._seen_at: dict[str, float] = {}
+        self._checked_at = -SECONDS_BETWEEN_CHECKS
+
+    def step(self, attempts: Iterable[tuple[int, int]]) -> None:
+        """`attempts`: those that run now, (trial, attempt). Called all the time."""
+        now = time.monotonic()
+        if now - self._checked_at < SECONDS_BETWEEN_CHECKS:
+            return
+        self._checked_at = now
+        marks = {mark(*attempt) for attempt in attempts}
+        left_over = {group for group, held in _groups_of_workers() if held not in marks}
+        self._seen_at = {group: self._seen_at.get(group, now) for group in left_over}
+        for group, seen_at in self._seen_at.items():
+            if now - seen_at > SECONDS_TO_END_IN_ORDER:
+                remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+
+
+def _groups_of_workers() -> Iterator[tuple[str, float]]:
+    """Ids and marks of those that this driver's trials made. An id ends with that of its job."""
+    job_id = ray.get_runtime_context().get_job_id()
+    for group_id, group in placement_group_table().items():
+        bundle = next(iter(group["bundles"].values()))
+        if group["state"] != "REMOVED" and group_id.endswith(job_id) and {"CPU", "memory"} <= bundle.keys():
+            yield group_id, bundle["memory"]
 
 
 def _pass_on_reports(mailbox: ActorHandle[Any], fit: "_Fit") -> None:

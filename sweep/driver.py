@@ -29,7 +29,7 @@ from sweep.checkpoint import checkpoint_path, load_checkpoint
 from sweep.cluster import Resources, concurrency, connect
 from sweep.commands import Inbox
 from sweep.config import BEFORE_SCHEDULES, StudyConfig
-from sweep.distributed import run_trial_on_workers
+from sweep.distributed import LeftOvers, run_trial_on_workers
 from sweep.errors import ConfigError
 from sweep.evaluation import ModelScorer, Ranker
 from sweep.finalists import plan, winner
@@ -227,11 +227,13 @@ def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publi
             + f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
         context = place(config, study.search, log, resources)
-        inbox, budget = Inbox(config.folder), Budget(config.budget, config.folder)
+        inbox, budget, left_overs = Inbox(config.folder), Budget(config.budget, config.folder), LeftOvers()
 
         def step() -> None:
             inbox.step(study)
             budget.step(study)
+            if context.num_workers > 1:
+                left_overs.step((live.number, live.attempt) for live in study.live_trials())
             publisher.step()
             view.step(study)
 

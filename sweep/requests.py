@@ -33,6 +33,7 @@ class LiveTrial:
     objectives: dict[int, float]  # by epoch
     finalist_of: int | None = None  # the trial that is trained again
     seconds_before: float = 0.0  # in earlier attempts
+    attempt: int = 1
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -407,6 +407,7 @@ class Study(StudyReader):
             _objectives(reports),
             attributes.get("finalist_of"),
             _device_seconds(reports),
+            attempt,
         )
         self._live[trial.number] = live
         return TrialRequest(

@@ -29,10 +29,10 @@ from data_pipeline.split import leave_one_out
 from models import MODELS, SequenceModel
 from models.sasrec import SASRec, SASRecConfig
 from results.schema import Hparam
-from sweep import evaluation, trial
+from sweep import adapters, evaluation, trial
 from sweep.checkpoint import checkpoint_path, load_checkpoint
 from sweep.cluster import Resources
-from sweep.distributed import run_trial_on_workers, work_on_trial
+from sweep.distributed import LeftOvers, run_trial_on_workers, work_on_trial
 from sweep.evaluation import ModelScorer, ProtocolConfig
 from sweep.negatives import NegativeSampler
 from sweep.reproduce import reproduce
@@ -351,7 +351,7 @@ def faulty(folder: Path) -> Callable[[Mapping[str, Any]], None]:
     """What workers do, and leave their process ids; a function within, so that they get its code.
 
     In trial 0 the second worker runs out of memory after the first epoch, then is killed, then lives. All of
-    trial 2 hang.
+    trial 2 hang after it.
     """
 
     def work(config: Mapping[str, Any]) -> None:
@@ -399,14 +399,19 @@ def free_cpus() -> float:
     return resources.get("CPU", 0)
 
 
-def test_failures_a_pruned_trial_and_one_that_is_stopped(tmp_path: Path, ray_address: str) -> None:
+def test_failures_a_pruned_trial_and_one_that_hangs(
+    tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "SECONDS_TO_STOP", 0.5)
+    left_overs = LeftOvers()
     points: list[dict[str, Hparam]] = [{"lr": 0.03}, {"lr": 1e-6}, {"lr": 0.02}]
     settings = SearchConfig(trials=3, pruner="asha", grace_epochs=2, reduction_factor=2, max_epochs=4)
     with Study.open(tmp_path, name="s", seed=1, search=settings, space=space, enqueue=points) as study:
 
-        def stop_the_last() -> None:
-            if any(record.trial == 2 for record in study.epoch_records()):
-                study.stop("enough")
+        def step() -> None:
+            if any(record.trial == 2 for record in study.epoch_records()) and 2 in study.live:
+                study.pruned(2, "time_limit")
+            left_overs.step((live.number, live.attempt) for live in study.live_trials())
 
         run_trials(
             study,
@@ -414,21 +419,26 @@ def test_failures_a_pruned_trial_and_one_that_is_stopped(tmp_path: Path, ray_add
             resources=Resources(1, 0, SIZE).as_dict(),
             concurrency=lambda: 1,
             folder=tmp_path,
-            on_step=stop_the_last,
+            on_step=step,
         )
-        first, pruned, stopped = study.records()
+        first, pruned, hung = study.records()
         assert (first.state, first.epochs, first.attempts) == ("complete", 4, 3)
         assert study.trial(0).user_attrs["micro_batch_size"] == 4
         assert first.device == "cpu x 1, 2 workers"
         assert (pruned.state, pruned.epochs, pruned.attempts) == ("pruned", 2, 1)
-        assert (stopped.state, stopped.epochs) == ("running", 1)
+        assert (hung.state, hung.epochs, hung.stopped_because) == ("pruned", 1, "time_limit")
         # The checkpoint is not ahead of what the study knows.
         reports = load_checkpoint(checkpoint_path(tmp_path, 1), CPU)["state"]["reports"]
         assert len(reports) == 2
     pids = {path.stem: int(path.read_text()) for path in tmp_path.glob("*.pid")}
     assert len(pids) == SIZE * 5
     wait_until(lambda: not any(map(is_alive, pids.values())), "all workers have ended")
-    wait_until(lambda: free_cpus() == 2, "what they held is free again")
+
+    def all_is_free() -> bool:
+        left_overs.step([])
+        return free_cpus() == 2
+
+    wait_until(all_is_free, "what they held is free again")
 
 
 def test_a_study_on_two_workers(tmp_path: Path, ray_address: str) -> None:
