@@ -95,8 +95,8 @@ def mark(trial_number: int, attempt: int) -> float:
 class LeftOvers:
     """Gives back what the workers of ended attempts held.
 
-    Ray keeps a placement group until its job ends where the process that made it was killed, and so it would for
-    a trial that was stopped while it hung. Ray Train's own cleaner asks the dashboard, which need not be there.
+    Where the process that made a placement group was killed, as that of a trial that hangs is, Ray keeps the
+    group until the job ends. Ray Train's own cleaner asks the dashboard, which need not be there.
     """
 
     def __init__(self) -> None:

@@ -406,7 +406,7 @@ class Study(StudyReader):
             attributes["hparams"],
             _objectives(reports),
             attributes.get("finalist_of"),
-            _device_seconds(reports),
+            _seconds(reports),
             attempt,
         )
         self._live[trial.number] = live
@@ -458,6 +458,11 @@ def _value(state: TrialState, values: Sequence[float] | None) -> float | None:
 
 def _objectives(reports: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     return {report["epoch"]: report["objective"] for report in reports}
+
+
+def _seconds(reports: Sequence[Mapping[str, Any]]) -> float:
+    """Of the clock, whatever the number of workers."""
+    return sum((report.get("seconds") or 0.0) + (report.get("eval_seconds") or 0.0) for report in reports)
 
 
 def _device_seconds(reports: Sequence[Mapping[str, Any]]) -> float:

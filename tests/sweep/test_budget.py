@@ -63,7 +63,8 @@ def test_minutes_of_a_trial_count_over_its_attempts(tmp_path: Path, monkeypatch:
     with open_study(tmp_path) as study:
         request = study.ask()
         assert request is not None
-        study.report(request.trial_number, {"epoch": 1, "objective": 0.1, "device_seconds": 90.0})
+        times = {"seconds": 60.0, "eval_seconds": 10.0, "device_seconds": 140.0}  # of two workers
+        study.report(request.trial_number, {"epoch": 1, "objective": 0.1, **times})
         study.interrupted(0, "killed")
         assert study.ask() is not None and study.ask() is not None
         budget = Budget(BudgetConfig(max_trial_minutes=1), tmp_path)

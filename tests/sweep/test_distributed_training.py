@@ -350,8 +350,7 @@ def context_of(folder: Path) -> TrialContext:
 def faulty(folder: Path) -> Callable[[Mapping[str, Any]], None]:
     """What workers do, and leave their process ids; a function within, so that they get its code.
 
-    In trial 0 the second worker runs out of memory after the first epoch, then is killed, then lives. All of
-    trial 2 hang after it.
+    In trial 0 the second worker runs out of memory after the first epoch; all of trial 2 hang after it.
     """
 
     def work(config: Mapping[str, Any]) -> None:
@@ -365,8 +364,6 @@ def faulty(folder: Path) -> Callable[[Mapping[str, Any]], None]:
             epochs += 1
             if epochs == 2 and rank == 1 and (number, attempt) == (0, 1):
                 raise MemoryError("can't allocate")
-            if epochs == 2 and rank == 1 and (number, attempt) == (0, 2):
-                os.kill(os.getpid(), 9)
             if epochs == 2 and number == 2:
                 time.sleep(600)
             return flat(epoch_report, *rest)
@@ -422,7 +419,7 @@ def test_failures_a_pruned_trial_and_one_that_hangs(
             on_step=step,
         )
         first, pruned, hung = study.records()
-        assert (first.state, first.epochs, first.attempts) == ("complete", 4, 3)
+        assert (first.state, first.epochs, first.attempts) == ("complete", 4, 2)
         assert study.trial(0).user_attrs["micro_batch_size"] == 4
         assert first.device == "cpu x 1, 2 workers"
         assert (pruned.state, pruned.epochs, pruned.attempts) == ("pruned", 2, 1)
@@ -431,7 +428,7 @@ def test_failures_a_pruned_trial_and_one_that_hangs(
         reports = load_checkpoint(checkpoint_path(tmp_path, 1), CPU)["state"]["reports"]
         assert len(reports) == 2
     pids = {path.stem: int(path.read_text()) for path in tmp_path.glob("*.pid")}
-    assert len(pids) == SIZE * 5
+    assert len(pids) == SIZE * 4
     wait_until(lambda: not any(map(is_alive, pids.values())), "all workers have ended")
 
     def all_is_free() -> bool:
