@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_pipeline.history import History, Times
-from models.attention import tiles
+from models.attention import KEPT_WEIGHTS, tiles
 from models.blocks import Blocks, BlocksConfig
 from models.interface import SequenceModel
 from models.layers import (
@@ -168,8 +168,9 @@ def interval_attention(
 ) -> Tensor:
     """Σ_j a_ij (v_j + r^V_ij), a = softmax over j <= i of q_i · (k_j + r^K_ij) / √K: (H, B, L, K).
 
-    Weights are computed tile by tile, and again in the backward pass: only the inputs, the result and the
-    mask of the dropout are kept. On a GPU buckets are added up in no fixed order: results vary by rounding.
+    Weights are computed tile by tile. Kept are the inputs, the result and the mask of the dropout; the
+    weights where all of them fit into `KEPT_WEIGHTS`, else they are computed again in the backward pass. On a
+    GPU buckets are added up in no fixed order: results vary by rounding.
     """
     device = query_HBLK.device
     dtype = query_HBLK.dtype
@@ -215,36 +216,39 @@ class _IntervalAttention(torch.autograd.Function):
                 max_elements=tile.elements,
             )
         )
+        ctx.keeps_weights = heads * batch * length**2 <= KEPT_WEIGHTS
+        weights = []
         for users, rows, seen in ctx.tiles:
             index = _index(interval[users, rows, seen], len(query))
             weight = _weights(query[:, users, rows], key[:, users, seen], interval_key, index)
-            if kept is not None:
-                weight *= kept[:, users, rows, seen]
-            out[:, users, rows] = _mix(weight, value[:, users, seen], interval_value, index)
-        ctx.save_for_backward(query, key, value, interval_key, interval_value, interval, kept, out)
+            if ctx.keeps_weights:
+                weights.append(weight)
+            dropped = weight if kept is None else weight * kept[:, users, rows, seen]
+            out[:, users, rows] = _mix(dropped, value[:, users, seen], interval_value, index)
+        ctx.save_for_backward(query, key, value, interval_key, interval_value, interval, kept, out, *weights)
         return out
 
     @staticmethod
     def backward(ctx, grad_out):  # type: ignore[no-untyped-def]
         """With scores s, weights a, kept weights ā: ds = a (k da - Σ_j ā da), k the mask."""
-        query, key, value, interval_key, interval_value, interval, kept, out = ctx.saved_tensors
+        query, key, value, interval_key, interval_value, interval, kept, out, *weights = ctx.saved_tensors
         dtype = _accurate(query.dtype)
         grad_query = torch.empty_like(query)
         grad_key, grad_value, grad_interval_key, grad_interval_value = (
             torch.zeros_like(x, dtype=dtype) for x in (key, value, interval_key, interval_value)
         )
-        for users, rows, seen in ctx.tiles:
+        for number, (users, rows, seen) in enumerate(ctx.tiles):
             index = _index(interval[users, rows, seen], len(query))
             q, grad = query[:, users, rows], grad_out[:, users, rows]
             k, v = key[:, users, seen], value[:, users, seen]
-            weight = _weights(q, k, interval_key, index)
+            weight = weights[number] if weights else _weights(q, k, interval_key, index)
             grad_score = _products(grad, v, interval_value, index)
             mean = (grad * out[:, users, rows]).sum(-1, keepdim=True, dtype=dtype)
             if kept is not None:
                 grad_score *= kept[:, users, rows, seen]
             grad_score.sub_(mean).mul_(weight)
             if kept is not None:
-                weight *= kept[:, users, rows, seen]
+                weight = weight * kept[:, users, rows, seen]
             grad_query[:, users, rows] = _mix(grad_score, k, interval_key, index)
             _collect(grad_score, q, index, grad_key[:, users, seen], grad_interval_key)
             _collect(weight, grad, index, grad_value[:, users, seen], grad_interval_value)

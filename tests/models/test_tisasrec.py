@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import models.tisasrec
 from data_pipeline.history import History, Times
 from models.tisasrec import (
     Tile,
@@ -136,8 +137,12 @@ def naive_attention(inputs: Inputs, interval_BLL: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("tile", [Tile(64, 2**18), Tile(3, 1), Tile(2, 60)])
-def test_equals_the_naive_formulas(heads: int, tile: Tile) -> None:
+@pytest.mark.parametrize("kept_weights", [0, 2**24])
+def test_equals_the_naive_formulas(
+    kept_weights: int, heads: int, tile: Tile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Outputs and all gradients, whatever the tiles; the last two places of a user are not looked at."""
+    monkeypatch.setattr(models.tisasrec, "KEPT_WEIGHTS", kept_weights)
     inputs, interval = random_inputs(heads)
     weight = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     weight[:, 1, 5:] = 0
@@ -221,8 +226,11 @@ def test_no_tensor_holds_a_vector_for_every_pair(num_heads: int) -> None:
     assert 16 * 40 * 40 <= largest.size <= 2 * 16 * 40 * 40
 
 
-def test_memory_kept_for_the_backward_pass() -> None:
-    """A block's attention keeps q, k, v, its result, and a byte for each weight; all share the intervals."""
+@pytest.mark.parametrize("kept_weights", [0, 2**24])
+def test_memory_kept_for_the_backward_pass(kept_weights: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block's attention keeps q, k, v, its result, and a byte for each weight; all share the intervals. The
+    weights themselves only while they are few."""
+    monkeypatch.setattr(models.tisasrec, "KEPT_WEIGHTS", kept_weights)
     users, length, width, buckets = 4, 50, 16, 31
     (query, key, value, *tables), _ = random_inputs(1, users, length, width, buckets)
     interval = torch.zeros(users, length, length, dtype=torch.int16)
@@ -235,7 +243,8 @@ def test_memory_kept_for_the_backward_pass() -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         interval_attention(query, key, value, tables[0], tables[1], interval, dropout=0.2)
     pairs, rows = users * length**2, users * length * width
-    assert sum(kept.values()) <= 2 * pairs + pairs + 8 * (4 * rows + 2 * buckets * width)
+    bytes_of_weights = 8 * pairs if kept_weights else 0
+    assert sum(kept.values()) <= 2 * pairs + pairs + bytes_of_weights + 8 * (4 * rows + 2 * buckets * width)
 
 
 @pytest.mark.parametrize("norm", ["original", "pre", "post"])
