@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sweep.host import prepare_cpu
+from sweep.host import flush_denormals, keep_freed_memory
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
@@ -54,7 +54,8 @@ def choose_device(name: str) -> torch.device:
 
 def prepare_process(device: torch.device, threads: int) -> torch.device:
     torch.set_num_threads(threads)
-    prepare_cpu()
+    flush_denormals()
+    keep_freed_memory()
     return device
 
 

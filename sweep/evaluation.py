@@ -34,7 +34,7 @@ from data_pipeline.store import SequenceLog
 from models import SequenceModel
 from results.metrics import Ranks
 from sweep.candidates import draw_candidates
-from sweep.host import prepare_cpu
+from sweep.host import keep_freed_memory
 from sweep.workers import ALONE, Workers
 
 REPEATS_ARE_NORMAL = 0.01  # share of repeated (user, item) pairs above which seen items stay candidates
@@ -189,7 +189,7 @@ class Ranker:
 
         Raises FloatingPointError for a score that is not finite, whichever of the workers it came up in.
         """
-        prepare_cpu()
+        keep_freed_memory()
         better_U, tied_U, num_failed = self._ranks_of(scorer, workers)
         if workers.size > 1:
             joint = np.concatenate([better_U, tied_U, [num_failed]])

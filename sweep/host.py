@@ -1,4 +1,4 @@
-"""Settings of the process that computes: without them a CPU spends much of its time beside the arithmetic."""
+"""Settings of the process that computes: without them a CPU spends much of its time beside arithmetic."""
 
 import ctypes
 from functools import cache
@@ -10,18 +10,25 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 KEPT_BLOCK = 32 * 2**20  # bytes; the largest threshold that glibc takes
 
 
-def prepare_cpu() -> None:
-    """Make a process ready to train or rank on its CPU; may be called as often as one likes.
+def flush_denormals() -> None:
+    """Denormals count as zero from now on in this thread: Adam's moments of rare items decay into them, and
+    steps are then 10 x slower."""
+    torch.set_flush_denormal(True)
 
-    Denormals count as zero: Adam's moments of rare items decay into them, and steps are then 10 x slower.
 
-    Freed memory up to `KEPT_BLOCK` bytes a block stays with the process. By default glibc gives blocks as
-    large as an item table or a batch's activations back at once, and the kernel zeroes them again at the next
-    step, page by page: 380,000 faults an epoch of Games, a quarter of its time. Other C libraries keep their
-    ways.
+@cache
+def keep_freed_memory() -> None:
+    """Freed memory up to `KEPT_BLOCK` bytes a block stays with the process from now on.
+
+    By default glibc gives blocks as large as an item table or a batch's activations back at once, and the
+    kernel zeroes them again at the next step, page by page: 360,000 faults an epoch of Games. Other C
+    libraries keep their ways.
     """
-    torch.set_flush_denormal(True)  # of this thread, so at every call
-    _keep_freed_memory()
+    libc = _glibc()
+    if libc is not None:
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_TOP_PAD, 2 * KEPT_BLOCK)
 
 
 def give_back_memory() -> None:
@@ -29,15 +36,6 @@ def give_back_memory() -> None:
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
-
-
-@cache
-def _keep_freed_memory() -> None:
-    libc = _glibc()
-    if libc is not None:
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(M_TOP_PAD, 2 * KEPT_BLOCK)
 
 
 @cache

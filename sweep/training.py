@@ -33,7 +33,7 @@ from models.losses import LOSSES, LossSettings, Negatives, ce, sampled
 from results.metrics import METRICS, compute_metrics
 from sweep.evaluation import ModelScorer, Ranker
 from sweep.graphs import StepGraphs, StepInputs, padded
-from sweep.host import prepare_cpu
+from sweep.host import flush_denormals, keep_freed_memory
 from sweep.negatives import NegativeSampler, NegativeSettings
 from sweep.schedule import EvalSchedule, next_evaluation
 from sweep.seeds import derive_seed
@@ -167,7 +167,8 @@ def train(
     training pair or `micro_batch_size` is below 1.
     """
     device = sequences.device
-    prepare_cpu()
+    flush_denormals()
+    keep_freed_memory()
     batches = TrainBatches(
         sequences,
         max_len=state.model.config.max_len,

@@ -2,7 +2,6 @@
 told apart, and a finalist leaves its ranks."""
 
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -194,18 +193,22 @@ def test_other_errors_come_as_they_are(
     assert caught.value is error
 
 
-def needs_few_sequences(encode: Callable[[SASRec, History], Tensor]) -> Callable[[SASRec, History], Tensor]:
+def need_few_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second epoch on there is only memory for four sequences at a time."""
-    epochs = 0
+    encode, last_state, epochs = SASRec.encode, SASRec.last_state, 0
 
     def limited(model: SASRec, history: History) -> Tensor:
-        nonlocal epochs
-        epochs += not model.training  # ranked once an epoch: of this log in one block
-        if model.training and epochs >= 1 and len(history.length_B) > 4:
+        if epochs >= 1 and len(history.length_B) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(model, history)
 
-    return limited
+    def counted(model: SASRec, history: History) -> Tensor:
+        nonlocal epochs
+        epochs += 1  # ranked once an epoch: of this log in one block
+        return last_state(model, history)
+
+    monkeypatch.setattr(SASRec, "encode", limited)
+    monkeypatch.setattr(SASRec, "last_state", counted)
 
 
 def test_out_of_memory_within_an_epoch_goes_on_from_the_checkpoint_in_micro_batches(
@@ -214,7 +217,7 @@ def test_out_of_memory_within_an_epoch_goes_on_from_the_checkpoint_in_micro_batc
     attempt(context, trial_number=4)
     whole = losses(reports)
     reports.clear()
-    monkeypatch.setattr(SASRec, "encode", needs_few_sequences(SASRec.encode))
+    need_few_sequences(monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
         attempt(context)
     assert losses(reports) == whole[:1]
