@@ -192,31 +192,38 @@ class Ranker:
         keep_freed_memory()
         better_U, tied_U, num_failed = self._ranks_of(scorer, workers)
         if workers.size > 1:
-            joint = np.concatenate([better_U, tied_U, [num_failed]])
-            summed = workers.all_reduce_(torch.from_numpy(joint).to(self._sequences.device)).cpu().numpy()
-            better_U, tied_U, num_failed = summed[: len(better_U)], summed[len(better_U) : -1], summed[-1]
+            joint = torch.cat([better_U, tied_U, better_U.new_tensor([num_failed])])
+            summed = workers.all_reduce_(joint)
+            better_U, tied_U, num_failed = (
+                summed[: len(better_U)],
+                summed[len(better_U) : -1],
+                int(summed[-1]),
+            )
         if num_failed:
             raise FloatingPointError(NOT_FINITE)
-        return Ranks(better_U, tied_U)
+        return Ranks(better_U.cpu().numpy(), tied_U.cpu().numpy())
 
-    def _ranks_of(
-        self, scorer: Scorer, workers: Workers
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """Ranks of this worker's users, 0 for the others'; and 1 if a score was not finite."""
-        better_U = np.zeros(len(self.user_id_U), np.int64)
-        tied_U = np.zeros(len(self.user_id_U), np.int64)
-        results: list[tuple[npt.NDArray[np.int64], Tensor, Tensor]] = []
+    def _ranks_of(self, scorer: Scorer, workers: Workers) -> tuple[Tensor, Tensor, int]:
+        """Ranks of this worker's users, 0 for the others', on the device; and 1 if a score was not finite.
+
+        They are written to their places at once. Kept apart, block by block, they would lie between the
+        scores of the blocks in the heap, whose room could not be used again then: 3 GB for Games.
+        """
+        device = self._sequences.device
+        better_U = torch.zeros(len(self.user_id_U), dtype=torch.int64, device=device)
+        tied_U = torch.zeros_like(better_U)
         with torch.inference_mode():
             for row_B in islice(self._blocks(scorer.max_len), workers.rank, None, workers.size):
                 read_B = scorer.read(self._history(scorer, row_B))
+                row_on_device_B = torch.from_numpy(row_B).to(device)
                 for part in self._parts(len(row_B)):
                     score_BN = scorer.score(read_B[part]).float()
                     try:
-                        results.append((row_B[part], *self._rank_block(score_BN, row_B[part])))
+                        better_B, tied_B = self._rank_block(score_BN, row_B[part])
                     except FloatingPointError:
                         return better_U, tied_U, 1
-        for row_B, better_B, tied_B in results:  # read back at the end: the device never waits in between
-            better_U[row_B], tied_U[row_B] = better_B.cpu().numpy(), tied_B.cpu().numpy()
+                    better_U[row_on_device_B[part]] = better_B
+                    tied_U[row_on_device_B[part]] = tied_B
         return better_U, tied_U, 0
 
     def _blocks(self, max_len: int) -> Iterator[npt.NDArray[np.int64]]:
