@@ -8,7 +8,8 @@ memory is that of a process of its own, above what it held with its log open, be
     add up; on a CPU theirs are sparse;
     what a step keeps for its backward pass: NUMBERS_A_TOKEN * D a token and block, and of a sampled loss
     NUMBERS_A_SCORE a score, at most MAX_NEGATIVE_ELEMENTS in all;
-    scores of the users that are ranked at a time, SCORES_AT_A_TIME or ROWS_STEP users: and the comparison.
+    scores of the users that are ranked at a time, SCORES_AT_A_TIME or ROWS_STEP users: and the comparison;
+    on a CPU what the process keeps of freed memory beyond that, 2 * KEPT_BLOCK bytes.
 
 Never tokens x items: that would be the last line.
 
@@ -41,6 +42,7 @@ from data_pipeline.store import open_log
 from models.losses import MAX_NEGATIVE_ELEMENTS, NUMBERS_A_SCORE
 from models.sasrec import SASRec, SASRecConfig
 from sweep.evaluation import ROWS_STEP, SCORES_AT_A_TIME, ProtocolConfig, Ranker
+from sweep.host import KEPT_BLOCK
 from sweep.training import TrainBudget, TrainConfig, TrainState, build_model, new_state, train
 from sweep.trial import open_data
 
@@ -72,7 +74,15 @@ def bound_bytes(
         "step": NUM_BLOCKS * NUMBERS_A_TOKEN * WIDTH * num_tokens + min(scores, MAX_NEGATIVE_ELEMENTS),
         "ranking": 2 * max(SCORES_AT_A_TIME, ROWS_STEP * num_items),
     }
-    return {part: FLOAT_BYTES * number for part, number in numbers.items()}
+    parts = {part: FLOAT_BYTES * number for part, number in numbers.items()}
+    return {**parts, "kept": 2 * KEPT_BLOCK if device.type == "cpu" else 0}
+
+
+def load_libraries(device: torch.device) -> None:
+    """What they load and set up at a first step is no part of a training's memory."""
+    layer = torch.nn.Linear(8, 8).to(device)
+    layer(torch.ones(8, 8, device=device)).sum().backward()
+    torch.optim.AdamW(layer.parameters(), fused=True).step()
 
 
 def measure(
@@ -86,6 +96,7 @@ def measure(
     valid = data.split.valid
     ranked = Targets(valid.user_id[:rank_users], valid.position[:rank_users])
     ranker = Ranker(log, data.sequences, ranked, ProtocolConfig(), "valid")
+    load_libraries(device)
     before = held_bytes(device)
     model_config = SASRecConfig(hidden_dim=WIDTH, num_blocks=NUM_BLOCKS, max_len=MAX_LEN, dropout=0.2)
     state = new_state(build_model(SASRec, model_config, num_items, seed=0, device=device), config)

@@ -105,6 +105,14 @@ class TrainState:
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    def keep_weights(self) -> None:
+        """As the best so far; in the place of those before, so that there are never two copies."""
+        for name, weight in self.model.state_dict().items():
+            if name in self.best_weights:
+                self.best_weights[name].copy_(weight)
+            else:
+                self.best_weights[name] = weight.detach().clone()
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only: loads with `weights_only=True`."""
         return {
@@ -205,7 +213,7 @@ def train(
             _report(state, budget, max_epochs, epoch, loss, valid, lr, trained - started, ranked - trained)
         )
         if state.reports[-1].best_epoch == epoch:
-            state.best_weights = {k: v.detach().clone() for k, v in state.model.state_dict().items()}
+            state.keep_weights()
         yield state.reports[-1]
 
 
