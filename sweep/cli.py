@@ -161,6 +161,10 @@ def run(
         int | None, typer.Option(help="Trials at a time.", rich_help_panel=HARDWARE)
     ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of all studies.  [default: runs]")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Object store for a cluster that shares no folder: s3://bucket/prefix"),
+    ] = None,
     cache: Cache = None,
 ) -> None:
     """Start a study, or go on with it: the same command after any crash."""
@@ -170,6 +174,7 @@ def run(
             "tensorboard": tensorboard,
             "seed": seed,
             "runs": runs,
+            "storage": storage,
             "cache": cache,
             "data": {
                 "path": data,
