@@ -160,6 +160,10 @@ def run(
     max_concurrent: Annotated[
         int | None, typer.Option(help="Trials at a time.", rich_help_panel=HARDWARE)
     ] = None,
+    wait_minutes: Annotated[
+        float | None,
+        typer.Option(help="For an autoscaler's first node that holds a trial.", rich_help_panel=HARDWARE),
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of all studies.  [default: runs]")] = None,
     storage: Annotated[
         str | None,
@@ -222,6 +226,7 @@ def run(
                 "workers_per_trial": workers_per_trial,
                 "cpus_per_trial": cpus_per_trial,
                 "max_concurrent": max_concurrent,
+                "wait_minutes": wait_minutes,
             },
         }
         path, cleaned = None, without_none(given)

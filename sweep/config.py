@@ -64,6 +64,7 @@ class HardwareConfig(BaseModel):
     # Of each worker. None: 1 without GPUs, else the cores divided among the GPUs
     cpus_per_trial: PositiveFloat | None = None
     max_concurrent: PositiveInt | None = None  # None: as many trials as the cluster holds
+    wait_minutes: NonNegativeFloat = 0  # for an autoscaler's first node that can hold a trial
 
     @model_validator(mode="after")
     def _a_gpu_or_less_a_worker(self) -> Self:

@@ -36,6 +36,7 @@ from sweep.files import BucketPath
 from sweep.finalists import plan, winner
 from sweep.hparams import typed_configs
 from sweep.mirror import Mirror
+from sweep.nodes import NodeWatch, check_room
 from sweep.progress import View
 from sweep.pruning import check_pruner
 from sweep.publish import Publisher, environment, versions, write_text
@@ -242,7 +243,8 @@ def search(
 ) -> None:
     with (
         event_files(config, study),
-        connect(config.hardware) as resources,
+        connect(config.hardware, view.say, study=config.name) as resources,
+        NodeWatch(config.trial_files) as nodes,
         stop_on_signals(study, view),
     ):
         view.say(
@@ -250,12 +252,18 @@ def search(
             + (f"{resources.num_workers} workers of " if resources.num_workers > 1 else "")
             + f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
+        warning = check_room(sum(shard.nbytes for shard in log.shards))
+        if warning is not None:
+            view.say(warning)
         context = place(config, study.search, log, resources)
         inbox, budget, left_overs = Inbox(config.folder), Budget(config.budget, config.folder), LeftOvers()
 
         def step() -> None:
             inbox.step(study)
             budget.step(study)
+            problem = nodes.step()
+            if problem is not None:
+                study.stop(problem)
             if context.num_workers > 1:
                 left_overs.step((live.number, live.attempt) for live in study.live_trials())
             publisher.step()
