@@ -21,14 +21,15 @@ RUN python3 -m venv /opt/seqsweep/.venv \
     && useradd --create-home --uid 1000 --non-unique seqsweep \
     && install --directory --owner=1000 --group=1000 /work
 
-# Dependencies first: this layer, the largest, is made again only when they change. The packages are empty
-# folders here, as they are installed from where they lie.
-# PIP_EXTRA_INDEX_URL: of builds of torch for CPUs, a fifth as large; else the CUDA build of PyPI.
+# Dependencies first: this layer, the largest, is made again only when they change. The packages are
+# empty here, as they are installed from where they lie; but packages, which a folder without __init__.py is not.
+# PIP_EXTRA_INDEX_URL: an index of builds of torch for CPUs, much smaller; else the CUDA build of PyPI.
 WORKDIR /opt/seqsweep
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir sweep models data_pipeline search_spaces results \
+    && for package in */; do touch "${package}__init__.py"; done \
     && .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt torch -e .
 COPY . .
 
