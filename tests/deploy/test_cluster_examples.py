@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,18 @@ def test_aws_nodes_share_a_folder(aws: dict[str, Any]) -> None:
     (mount,) = (command for command in aws["setup_commands"] if "mount -t nfs4" in command)
     assert "/mnt/seqsweep" in mount
     assert "--runs /mnt/seqsweep/runs" in (ROOT / "docs/cluster.md").read_text()
+
+
+def test_submit_runs_the_checkout_and_the_environment_that_nodes_get(tmp_path: Path) -> None:
+    submit = ROOT / "submit.py"
+    if not submit.exists():
+        pytest.skip("there is no submit.py yet")
+    python = tmp_path / CHECKOUT.removeprefix("~/") / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / CHECKOUT.removeprefix("~/") / "sweep").mkdir()
+    python.write_text('#!/bin/sh\necho "$PWD"\n')
+    python.chmod(0o755)
+    run = subprocess.run(
+        [sys.executable, submit, "status"], env={"HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == str(python.parents[2])
