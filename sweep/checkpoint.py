@@ -5,6 +5,7 @@ whatever the study had not yet recorded when something died is reported again fr
 """
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ def checkpoint_path(study_folder: Path, trial_number: int) -> Path:
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Complete or not there: written beside its place, synced, then renamed."""
+    """Complete or not there: written beside its place, synced, then renamed.
+
+    On a node that was given up an older attempt may still be writing: each has its own staging name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f"{path.name}.{os.getpid()}.staging")
+    staging = path.with_name(f"{path.name}.{uuid.uuid4().hex}.staging")
     try:
         with staging.open("wb") as file:
             torch.save({"format_version": FORMAT_VERSION, **content}, file)
@@ -30,7 +34,13 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
-    for left_over in path.parent.glob(f"{path.name}.*.staging"):  # of an attempt that was killed
+
+
+def remove_left_overs(folder: Path) -> None:
+    """What attempts left in a trial's folder that were killed while they wrote. Called before the next one
+    writes: an older one that still runs somewhere must not take away what a newer one is about to rename.
+    """
+    for left_over in folder.glob("*.staging"):
         left_over.unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def ranks_path(study_folder: Path, trial_number: int) -> Path:
 def write_ranks(path: Path, *, valid: UserRanks, test: UserRanks) -> None:
     """Complete or not there: written beside its place, synced, then renamed."""
     table = pa.concat_tables([_table("valid", valid), _table("test", test)])
-    staging = path.with_name(f"{path.name}.{os.getpid()}.staging")
+    staging = path.with_name(f"{path.name}.{uuid.uuid4().hex}.staging")
     try:
         pq.write_table(table, staging)
         sync(staging)
@@ -46,8 +47,6 @@ def write_ranks(path: Path, *, valid: UserRanks, test: UserRanks) -> None:
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
-    for left_over in path.parent.glob(f"{path.name}.*.staging"):  # of an attempt that was killed
-        left_over.unlink(missing_ok=True)
 
 
 def read_ranks(path: Path) -> dict[str, Ranks]:

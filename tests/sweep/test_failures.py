@@ -39,8 +39,8 @@ def test_what_a_trial_raised(cause: Exception, error_class: str) -> None:
     ("error", "error_class"),
     [
         (ActorDiedError(), "interrupted"),
-        (ActorUnavailableError("no answer", None), "interrupted"),
-        (RayActorError(preempted=True), "preempted"),
+        (ActorUnavailableError("no answer", None), "node_lost"),
+        (RayActorError(preempted=True), "node_lost"),
     ],
 )
 def test_a_lost_worker_is_not_the_trials_doing(error: RayActorError, error_class: str) -> None:
