@@ -150,6 +150,7 @@ class Node:
                 ),
             },
         )
+        self._processes: list[subprocess.Popen[str]] = []
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
         self.pid = int(children.read_text().split()[0])
 
@@ -162,7 +163,7 @@ class Node:
     ) -> subprocess.Popen[str]:
         """A process on this node; what it says goes to `log`, else nowhere."""
         with (log or Path(os.devnull)).open("a") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self._entered(command),
                 env={**self.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
@@ -171,6 +172,8 @@ class Node:
                 text=True,
                 start_new_session=True,
             )
+        self._processes.append(process)
+        return process
 
     def run(self, *command: str, environment: Mapping[str, str] | None = None, timeout: float = 120) -> str:
         """The output of a command that must succeed."""
@@ -194,7 +197,8 @@ class Node:
     def kill(self) -> None:
         if self.is_on:
             os.kill(self.pid, signal.SIGKILL)
-        self._unshare.wait()
+        for process in (self._unshare, *self._processes):
+            process.wait()
 
     def _entered(self, command: tuple[str, ...]) -> list[str]:
         spaces = ["--net", "--pid", "--mount", "--uts", "--ipc"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tests.cluster.nodes import Node, wait_until
 
@@ -18,11 +19,23 @@ SYSTEM_CONFIG = {
     "health_check_failure_threshold": 5,
 }
 SUPERVISOR = 'while true; do "$@"; sleep 1; done'
-ALIVE = """
+LOOK = """
 import json, ray
+from ray._private.state import actors
 ray.init(address="auto", log_to_driver=False, logging_level="CRITICAL")
-print(json.dumps({n["NodeManagerAddress"]: n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]}))
+nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
+workers = [actor["Address"]["IPAddress"] for actor in alive if actor["ActorClassName"] == "ImplicitFunc"]
+print(json.dumps({"nodes": nodes, "workers": workers}))
 """
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """As its head sees it."""
+
+    nodes: list[str]  # addresses of those that are alive
+    workers: list[str]  # addresses of the nodes that trials' processes run on, one for each process
 
 
 def start_head(node: Node, num_cpus: int = 0, store_bytes: int = STORE_BYTES) -> None:
@@ -44,15 +57,17 @@ def start_worker(
     )
 
 
-def alive(head: Node) -> Mapping[str, float]:
-    """CPUs by address, as the head knows them."""
-    told: Mapping[str, float] = json.loads(head.run("python", "-c", ALIVE).splitlines()[-1])
-    return told
+def look(head: Node) -> Cluster:
+    return Cluster(**json.loads(head.run("python", "-c", LOOK).splitlines()[-1]))
 
 
-def wait_for(head: Node, *nodes: Node, timeout: float = 60) -> None:
+def wait_for(head: Node, condition: Callable[[Cluster], bool], what: str, timeout: float = 90) -> None:
+    wait_until(lambda: condition(look(head)), what, timeout)
+
+
+def wait_to_join(head: Node, *nodes: Node) -> None:
     addresses = {node.address for node in nodes}
-    wait_until(lambda: addresses <= alive(head).keys(), f"{sorted(addresses)} have joined", timeout)
+    wait_for(head, lambda cluster: addresses <= set(cluster.nodes), f"{sorted(addresses)} have joined")
 
 
 def _size(node: Node, num_cpus: int, store_bytes: int) -> list[str]:
