@@ -54,10 +54,10 @@ class Reader:
         return sum(int(chunk.sum(dtype="int64")) for chunk in log.item_chunks() + log.timestamp_chunks())
 
 
-def mappings() -> Iterator[tuple[str, str, int]]:
-    """Name of the mapped file, field and bytes of every line of this process's memory map."""
+def mappings(process: int | str = "self") -> Iterator[tuple[str, str, int]]:
+    """Name of the mapped file, field and bytes of every line of a process's memory map."""
     name = ""
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
         field, _, rest = line.partition(":")
         words = rest.split()
         if len(words) == 2 and words[1] == "kB":

@@ -100,7 +100,7 @@ class Experiment:
         elif self.is_stopping:
             self.study.release(trial_number)
         else:
-            counted = failure.error_class != "preempted"
+            counted = failure.error_class != "node_lost"
             self.study.interrupted(trial_number, failure.message, counted=counted)
 
     @contextmanager

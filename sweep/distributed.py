@@ -21,6 +21,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
+from sweep.failures import lost_its_node
 from sweep.files import BucketPath, StudyPath
 from sweep.mailbox import Mailbox, Report
 from sweep.trial import TrialContext, train_request
@@ -183,7 +184,7 @@ def first_cause(error: BaseException) -> BaseException:
     if isinstance(error, WorkerGroupError):
         causes = [first_cause(failure) for _, failure in sorted(error.worker_failures.items())]
         died = [cause for cause in causes if isinstance(cause, RayActorError)]
-        return next((cause for cause in died if cause.preempted), (died or causes)[0])
+        return next((cause for cause in died if lost_its_node(cause)), (died or causes)[0])
     if isinstance(error, ControllerError):
         return first_cause(error.controller_failure)
     if isinstance(error, RayTaskError):

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
@@ -133,14 +134,17 @@ def check_store(uri: str) -> None:
 
 
 def write_whole(path: StudyPath, write: Callable[[IO[bytes]], Any]) -> None:
-    """The file is there with all that `write` gives it, or as it was before."""
+    """The file is there with all that `write` gives it, or as it was before.
+
+    On a node that was given up an older attempt may still be writing: each has its own staging name.
+    """
     if isinstance(path, BucketPath):
         buffer = io.BytesIO()
         write(buffer)
         path.write_bytes(buffer.getbuffer())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f"{path.name}.{os.getpid()}.staging")
+    staging = path.with_name(f"{path.name}.{uuid4().hex}.staging")
     try:
         with staging.open("wb") as file:
             write(file)
@@ -150,8 +154,6 @@ def write_whole(path: StudyPath, write: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
-    for left_over in path.parent.glob(f"{path.name}.*.staging"):  # of an attempt that was killed
-        left_over.unlink(missing_ok=True)
 
 
 def open_whole(path: StudyPath) -> IO[bytes]:

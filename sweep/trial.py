@@ -14,7 +14,7 @@ from data_pipeline.device import DeviceSequences
 from data_pipeline.schema import Manifest
 from data_pipeline.split import Split
 from data_pipeline.store import SequenceLog
-from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from sweep.checkpoint import checkpoint_path, load_checkpoint, remove_left_overs, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
 from sweep.files import StudyPath
 from sweep.host import give_back_memory
@@ -98,6 +98,8 @@ def _run(
     model = build_model(model_class, model_config, data.log.num_items, seed=request.seed, device=device)
     state = new_state(model, train_config)
     path = checkpoint_path(context.folder, request.trial_number)
+    if workers.rank == 0:
+        remove_left_overs(path.parent)
     if path.exists():
         checkpoint = load_checkpoint(path, device)
         # A driver that went on from an older copy of the journal may have drawn others under this number.

@@ -6,6 +6,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from sweep.distributed import first_cause
 from sweep.failures import classify
+from sweep.files import StorageError
 
 
 class CudaError(torch.OutOfMemoryError):
@@ -23,6 +24,7 @@ def raised_in_a_worker(cause: Exception) -> RayTaskError:
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
         (CudaError("of a subclass"), "out_of_memory"),
         (MemoryError("of the host"), "out_of_memory"),
+        (StorageError("no answer"), "cannot_write"),
         (ZeroDivisionError("1 / 0"), "error"),
         (RuntimeError("CUDA error"), "error"),
     ],
@@ -39,8 +41,8 @@ def test_what_a_trial_raised(cause: Exception, error_class: str) -> None:
     ("error", "error_class"),
     [
         (ActorDiedError(), "interrupted"),
-        (ActorUnavailableError("no answer", None), "interrupted"),
-        (RayActorError(preempted=True), "preempted"),
+        (ActorUnavailableError("no answer", None), "node_lost"),
+        (RayActorError(preempted=True), "node_lost"),
     ],
 )
 def test_a_lost_worker_is_not_the_trials_doing(error: RayActorError, error_class: str) -> None:

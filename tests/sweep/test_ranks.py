@@ -84,12 +84,6 @@ def test_a_failed_write_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_attempt_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "ranks.parquet.123.staging").write_bytes(b"half of it")
-    write_ranks(tmp_path / "ranks.parquet", valid=VALID, test=TEST)
-    assert [path.name for path in tmp_path.iterdir()] == ["ranks.parquet"]
-
-
 def test_a_trial_without_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_ranks(ranks_path(tmp_path, 0))

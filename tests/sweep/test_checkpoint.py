@@ -1,0 +1,36 @@
+"""Two attempts at one trial: on a node that was given up, the older may still be writing."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweep.checkpoint import load_checkpoint, remove_left_overs, save_checkpoint
+
+
+def test_an_attempt_does_not_lose_what_it_writes_to_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their process numbers may be the same: they are on different nodes."""
+    path = tmp_path / "checkpoint.pt"
+    replace = os.replace
+
+    def let_the_older_one_end_first(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        save_checkpoint(path, {"epoch": 1})
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", let_the_older_one_end_first)
+    save_checkpoint(path, {"epoch": 2})
+    assert load_checkpoint(path, torch.device("cpu"))["epoch"] == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_attempts_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"epoch": 1})
+    for name in ("checkpoint.pt.0f.staging", "ranks.parquet.0f.staging"):
+        (tmp_path / name).write_bytes(b"half of it")
+    remove_left_overs(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
