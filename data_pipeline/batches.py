@@ -5,7 +5,7 @@ Shapes: B batch, L length, U users of a chunk, T positions with a target.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,9 @@ class TrainBatch:
     # Known on the CPU too, so that a batch can be sliced without waiting for the device.
     length_B: Ints
     num_targets_B: Ints  # 1 or more
+    # Of its mean loss: its targets by those of an average batch, so that each target of an epoch counts the
+    # same. Batches of one length alone would give one of a short sequence several times as much.
+    weight: float = 1.0
 
     def padded(self, width: int, num_targets: int) -> "TrainBatch":
         """The same, histories filled up to `width` places and targets to `num_targets` positions.
@@ -74,6 +77,7 @@ class TrainBatch:
             F.pad(self.target_id_T, (0, num_targets - own_targets), value=1),
             self.length_B,
             self.num_targets_B,
+            self.weight,
         )
 
     def slices(self, size: int) -> Iterator[tuple["TrainBatch", slice]]:
@@ -116,6 +120,7 @@ class TrainBatch:
             self.target_id_T[positions],
             self.length_B[rows],
             self.num_targets_B[rows],
+            self.weight,
         )
 
 
@@ -162,9 +167,20 @@ class TrainBatches:
         self._user_U = np.flatnonzero(sequences.train_end_U - begin_U >= 2)  # a pair: an item and its next
         self._begin_U = begin_U[self._user_U]
         self._length_U = sequences.train_end_U[self._user_U] - self._begin_U
+        self._mean_targets = float(self._expected_targets().sum()) / max(1, len(self))
 
     def __len__(self) -> int:
         return -(-len(self._user_U) // self._batch_size)
+
+    def _expected_targets(self) -> npt.NDArray[np.float64]:
+        """Of each user: its own, or for masked items their mean."""
+        length_U = np.minimum(self._length_U, self._max_len + 1).astype(np.float64)
+        if isinstance(self._task, NextItem):
+            length_U -= 1
+            return length_U
+        some_U: npt.NDArray[np.float64] = np.maximum(1.0, self._task.probability * length_U)
+        some_U += self._task.last_share * (1 - some_U)
+        return some_U
 
     def epoch(self, seed: int) -> Iterator[TrainBatch]:
         generator = np.random.default_rng(seed)
@@ -205,6 +221,7 @@ class TrainBatches:
             sequence[:, 1:].flatten()[place_T],
             num_inputs_B,
             num_inputs_B,
+            len(place_T) / self._mean_targets,
         )
 
     def _masked(
@@ -228,8 +245,9 @@ class TrainBatches:
         flat = sequence.flatten()
         item_id_BL = flat.index_fill(0, place_T, MASK_ITEM_ID).view_as(sequence)
         history = History(item_id_BL, self._on_device(length_B))
+        weight = len(place_T) / self._mean_targets
         return TrainBatch(
-            history, self._on_device(user_B), place_T, flat[place_T], length_B, chosen_BL.sum(axis=1)
+            history, self._on_device(user_B), place_T, flat[place_T], length_B, chosen_BL.sum(axis=1), weight
         )
 
     def _places(self, chosen_BL: npt.NDArray[np.bool_]) -> Tensor:

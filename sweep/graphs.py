@@ -105,7 +105,7 @@ class StepGraphs:
 
 
 def padded(batch: TrainBatch, batch_size: int, max_width: int) -> tuple[TrainBatch, Tensor]:
-    """The batch at one of a few shapes, and the weight of each position in the mean of the loss, (T,).
+    """The batch at one of a few shapes, and the weight of each position in the loss, (T,).
 
     `max_width` is that of the longest batch that there can be.
 
@@ -117,7 +117,7 @@ def padded(batch: TrainBatch, batch_size: int, max_width: int) -> tuple[TrainBat
     step = -(-batch_size * width // TARGET_STEPS)
     whole = -(-num_targets // step) * step
     weight_T = batch.place_T.new_zeros(whole, dtype=torch.float32)
-    weight_T[:num_targets] = 1 / num_targets
+    weight_T[:num_targets] = batch.weight / num_targets
     return batch.padded(width, whole), weight_T
 
 

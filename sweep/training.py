@@ -341,7 +341,7 @@ def add_joint_gradients(
 ) -> Tensor:
     """`add_gradients` by all workers together: each computes its share, and all end up with the same sum.
 
-    Up to rounding these are the gradients of the batch's mean loss wherever the batch is cut, for the reasons
+    Up to rounding these are the gradients of the batch alone wherever the batch is cut, for the reasons
     that micro-batches give them. Gives the sum of the loss over this worker's targets.
     """
     if workers.size == 1:
@@ -366,7 +366,7 @@ def add_gradients(
     autocast: bool = False,
     micro_batch_size: int | None = None,
 ) -> Tensor:
-    """Add the gradients of the batch's mean loss; gives the sum of the loss over its targets, a scalar.
+    """Add the gradients of the batch's mean loss times its weight; gives the loss summed over its targets.
 
     With `micro_batch_size` so many sequences at a time, each part weighing as many targets as it has. Without
     dropout that is equal up to rounding for every model and loss here: no state depends on who else is in the
@@ -387,7 +387,8 @@ def add_gradients(
         with torch.autocast(batch.place_T.device.type, torch.bfloat16, enabled=autocast):
             loss = batch_loss(model, part, config, part_negatives)
         num_part_targets = len(part.target_id_T)
-        loss.backward(loss.new_full((), num_part_targets / num_targets))  # type: ignore[no-untyped-call]
+        weight = batch.weight * num_part_targets / num_targets
+        loss.backward(loss.new_full((), weight))  # type: ignore[no-untyped-call]
         losses.append(loss.detach() * num_part_targets)
     return reduce(torch.add, losses)
 

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -433,7 +434,8 @@ def test_without_micro_batches_gradients_are_those_of_the_loss_to_the_bit(settin
     log, config = random_log(), TrainConfig(num_negatives=5, **settings)
     model = build_model(SASRec, SMALL.model_copy(update={"dropout": 0.0}), 25, seed=3, device=CPU).train()
     sequences = DeviceSequences(log, CPU, leave_one_out(log.offset_U).train_end_U)
-    sampler, batch = NegativeSampler(sequences, config), a_batch(model, sequences, size=10)
+    sampler = NegativeSampler(sequences, config)
+    batch = dataclasses.replace(a_batch(model, sequences, size=10), weight=1.0)
     _, gradients = gradients_of(model, batch, config, sampler, None)
     negatives = None
     if config.loss != "ce":
@@ -442,6 +444,26 @@ def test_without_micro_batches_gradients_are_those_of_the_loss_to_the_bit(settin
     batch_loss(model, batch, config, negatives).backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.equal(parameter.grad, gradients[name]), name
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_each_target_of_an_epoch_counts_the_same(batch_size: int) -> None:
+    """However sequences of different lengths are batched, a step's gradients are on average those of all."""
+    sequences_of_users = [[1, 2, 3], [4, 5, 6, 7], list(range(1, 12)), list(range(3, 15))]
+    log, config = log_of(sequences_of_users, num_items=25), TrainConfig()
+    model = build_model(SASRec, SMALL.model_copy(update={"dropout": 0.0}), 25, seed=3, device=CPU).double()
+    sequences = DeviceSequences(log, CPU, log.offset_U[1:])
+
+    def epoch(batch_size: int) -> tuple[int, dict[str, Tensor]]:
+        model.zero_grad()
+        batches = TrainBatches(sequences, max_len=8, batch_size=batch_size, window="last")
+        for batch in batches.epoch(1):
+            add_gradients(model, batch, config, None)
+        return len(batches), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    (_, of_all), (num_batches, gradients) = epoch(4), epoch(batch_size)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient / num_batches, of_all[name])
 
 
 def test_dropout_differs_between_micro_batches_and_whole_ones() -> None:
