@@ -5,7 +5,7 @@ Shapes: B batch, L length, U users of a chunk, T positions with a target.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -174,7 +174,7 @@ class TrainBatches:
 
     def _expected_targets(self) -> npt.NDArray[np.float64]:
         """Of each user: its own, or for masked items their mean."""
-        length_U = np.minimum(self._length_U, self._max_len + 1).astype(np.float64)
+        length_U: npt.NDArray[np.float64] = np.minimum(self._length_U, self._max_len + 1).astype(np.float64)
         if isinstance(self._task, NextItem):
             length_U -= 1
             return length_U
