@@ -151,3 +151,9 @@ def test_submit_runs_the_checkout_and_the_environment_that_nodes_get(tmp_path: P
         [sys.executable, submit, "status"], env={"HOME": str(tmp_path)}, capture_output=True, text=True
     )
     assert run.stdout.strip() == str(python.parents[2])
+
+
+def test_the_commands_in_the_docs_name_files_that_are_there() -> None:
+    named = set(re.findall(r"\b(?:examples|deploy)/[\w.-]+\.yaml", (ROOT / "docs/cluster.md").read_text()))
+    assert named == {f"examples/cluster-{kind}.yaml" for kind in ("local", "aws")} | {"deploy/rayjob.yaml"}
+    assert all((ROOT / name).exists() for name in named)
