@@ -225,8 +225,8 @@ def check_listens(address: str) -> None:
 
 def not_a_dashboard(address: str, error: BaseException) -> str:
     return (
-        f"what answers at {address} is not the dashboard of a Ray cluster ({first_line(error)}): give --address "
-        "its dashboard, as http://HEAD:8265"
+        f"what answers at {address} is not the dashboard of a Ray cluster ({first_line(error)}): give "
+        "--address its dashboard, as http://HEAD:8265"
     )
 
 
