@@ -63,7 +63,8 @@ def on_head(context: typer.Context) -> None:
         command = shlex.join(["ray", "submit", "CLUSTER.yaml", "submit.py", *context.args])
         with user_errors():
             raise typer.Exit(_submit(words, DASHBOARD, detach, launch, command))
-    _seqsweep([verb, *words, *(["--address", DASHBOARD] if verb in OF_CLUSTER else [])])
+    on_cluster = ["--address", DASHBOARD] if verb in OF_CLUSTER else []
+    raise typer.Exit(_seqsweep([verb, *words, *on_cluster]))
 
 
 def flags_of(words: Sequence[str]) -> list[str]:
@@ -249,8 +250,8 @@ def _follow(cluster: Cluster, job: StudyJob) -> int:
         say("\nleft; the sweep goes on")
         _say_how_to_join(cluster, job)
         return 1
-    except LostError as error:
-        say(f"\nthe connection is lost ({error}).\nIf the head is well, the sweep goes on")
+    except LostError:
+        say(f"\nthe connection to {cluster.address} is lost. If the head is well, the sweep goes on")
         _say_how_to_join(cluster, job)
         return 1
     if not log.has_begun:

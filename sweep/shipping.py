@@ -17,8 +17,9 @@ SETTINGS_VARIABLE = "SEQSWEEP_SETTINGS"  # TOML, of the job
 # Where relative folders (runs, the cache) lie on the head: a job's own folder is removed some time after it.
 HOME = '"${SEQSWEEP_HOME:-$HOME/seqsweep}"'
 # Ray gives a job OMP_NUM_THREADS=1, which the driver, prepare and pyarrow would keep to. A cluster without
-# authentication says so by saying nothing, and the driver must not ask it for a token then.
-PREAMBLE = 'unset OMP_NUM_THREADS; export RAY_AUTH_MODE="${RAY_AUTH_MODE:-disabled}"'
+# authentication says so by saying nothing, and the driver must not ask it for a token then. The shell must
+# outlive the driver that is told to stop: in a container nobody else may reap it, and Ray waits for it.
+PREAMBLE = 'trap : TERM; unset OMP_NUM_THREADS; export RAY_AUTH_MODE="${RAY_AUTH_MODE:-disabled}"'
 MAX_LOG_BYTES = 64 * 2**20  # the dashboard takes packages of 100 MiB
 
 
