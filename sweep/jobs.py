@@ -250,14 +250,14 @@ def token_message(address: str, answer: str) -> str:
         source = f"in {os.environ['RAY_AUTH_TOKEN_PATH']} (RAY_AUTH_TOKEN_PATH)"
     else:
         source = "in ~/.ray/auth_token"
-    problem = (
-        "refuses the token"
-        if answer.startswith("Authentication failed")
-        else "wants a token, and there is none"
-    )
+    if answer.startswith("Authentication failed"):
+        problem, other = f"the cluster at {address} refuses the token {source}", ""
+    else:
+        problem = f"there is no token {source} for the cluster at {address}"
+        other = "; for a cluster without authentication set RAY_AUTH_MODE=disabled"
     return (
-        f"the cluster at {address} {problem} {source}: put the head's (`ray get-auth-token` there prints it) "
-        "into ~/.ray/auth_token, or into the variable RAY_AUTH_TOKEN"
+        f"{problem}: put the head's (`ray get-auth-token` there prints it) into ~/.ray/auth_token, or into "
+        f"the variable RAY_AUTH_TOKEN{other}"
     )
 
 

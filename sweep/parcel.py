@@ -26,7 +26,7 @@ from pathlib import Path
 from sweep.errors import ClusterError, UserError
 
 VERSION = 1
-MAX_BYTES = 256 * 2**20  # of the tar; a log goes through the memory of two of Ray's processes
+MAX_BYTES = 256 * 2**20  # of the files; a log goes through the memory of two of Ray's processes
 PARTS = (
     *("leaderboard.parquet", "epochs.parquet", "finalists.parquet", "report.html"),
     *("study.toml", "environment.json", "study.journal", "best"),
@@ -41,17 +41,19 @@ FRAME = re.compile(
 
 def pack(folder: Path) -> bytes:
     """The parts of a study that are worth bringing home; also while a driver writes it."""
+    files = list(_files(folder))
+    size = sum(path.stat().st_size for path in files)
+    if size > MAX_BYTES:
+        raise ClusterError(
+            f"the results of {folder.name} must be at most {MAX_BYTES:,} bytes to come through a job's log, "
+            f"and have {size:,}: copy {folder} from the head, or give --runs a folder that you share with "
+            "the cluster"
+        )
     buffer = io.BytesIO()
     # A few bytes saved are not worth minutes: weights hardly shrink.
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-        for path in _files(folder):
+        for path in files:
             _add(tar, path, str(path.relative_to(folder)))
-            if buffer.tell() > MAX_BYTES:
-                raise ClusterError(
-                    f"the results of {folder.name} must be at most {MAX_BYTES:,} bytes to come through a "
-                    f"job's log, and are more: copy {folder} from the head, or give --runs a folder that you "
-                    "share with the cluster"
-                )
     return buffer.getvalue()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +97,7 @@ def shipped_log(path: str, root: Path) -> str:
     """The log's path as the driver sees it, whose folder is the checkout."""
     if path == "demo" or "://" in path:
         return path
-    whole = Path(path).absolute()
+    whole = Path(os.path.abspath(path))
     if whole.is_relative_to(root) and whole.exists():
         _check_log(whole, root)
         return str(whole.relative_to(root))
@@ -110,7 +112,7 @@ def shipped_log(path: str, root: Path) -> str:
 
 def shipped_function(function: str, root: Path) -> str:
     path, _, name = function.rpartition(":")
-    whole = Path(path).absolute()
+    whole = Path(os.path.abspath(path))
     if not whole.is_relative_to(root) or not is_shipped(whole, root):
         raise ConfigError(
             f"a space of your own is sent with the checkout ({root}), but {path} is not in it, or a "
@@ -139,9 +141,11 @@ def is_shipped(path: Path, root: Path) -> bool:
     # Of Ray's internals, as nothing public says which files it leaves out.
     from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
+    quiet = logging.getLogger("seqsweep.shipping")
+    quiet.setLevel(logging.ERROR)
     below = [path, *path.parents][: len(path.relative_to(root).parts)]
     for folder in [root, *below[1:]]:
-        for is_left_out in get_excludes_from_ignore_files(folder, include_gitignore=True):
+        for is_left_out in get_excludes_from_ignore_files(folder, include_gitignore=True, logger=quiet):
             if any(is_left_out(part) for part in below if part.is_relative_to(folder)):
                 return False
     return True
