@@ -166,7 +166,15 @@ def run(
     max_concurrent: Annotated[
         int | None, typer.Option(help="Trials at a time.", rich_help_panel=HARDWARE)
     ] = None,
+    wait_minutes: Annotated[
+        float | None,
+        typer.Option(help="For an autoscaler's first node that holds a trial.", rich_help_panel=HARDWARE),
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of all studies.  [default: runs]")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Object store for a cluster that shares no folder: s3://bucket/prefix"),
+    ] = None,
     cache: Cache = None,
 ) -> None:
     """Start a study, or go on with it: the same command after any crash."""
@@ -176,6 +184,7 @@ def run(
             "tensorboard": tensorboard,
             "seed": seed,
             "runs": runs,
+            "storage": storage,
             "cache": cache,
             "data": {
                 "path": data,
@@ -223,6 +232,7 @@ def run(
                 "workers_per_trial": workers_per_trial,
                 "cpus_per_trial": cpus_per_trial,
                 "max_concurrent": max_concurrent,
+                "wait_minutes": wait_minutes,
             },
         }
         act: Act = context.obj or run_here  # `submit` has other plans with them

@@ -4,7 +4,6 @@ import dataclasses
 import platform
 import resource
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,6 +16,7 @@ from data_pipeline.split import Split
 from data_pipeline.store import SequenceLog
 from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from sweep.files import StudyPath
 from sweep.host import give_back_memory
 from sweep.hparams import typed_configs
 from sweep.mailbox import Report
@@ -32,7 +32,7 @@ CPU_ALLOCATION_FAILED = "DefaultCPUAllocator: can't allocate memory"  # torch sa
 class TrialContext:
     """What all trials of a study share; the shards stay in the object store and are mapped."""
 
-    folder: Path
+    folder: StudyPath  # of the trials' files
     manifest: Manifest
     shards: tuple[ray.ObjectRef[Any], ...]
     protocol: ProtocolConfig
@@ -99,7 +99,10 @@ def _run(
     state = new_state(model, train_config)
     path = checkpoint_path(context.folder, request.trial_number)
     if path.exists():
-        state.load_state_dict(load_checkpoint(path, device)["state"])
+        checkpoint = load_checkpoint(path, device)
+        # A driver that went on from an older copy of the journal may have drawn others under this number.
+        if checkpoint["hparams"] == dict(request.hparams):
+            state.load_state_dict(checkpoint["state"])
     workers.check_equal(
         len(state.reports),
         "the epoch of the checkpoint",
