@@ -199,7 +199,7 @@ def test_a_sweep_is_submitted_joined_stopped_gone_on_with_and_fetched(head: Head
     assert "is running already, as job first-1" in out and "job first-1 is stopped" in out
     assert "stopped (SIGTERM)" in out and "Traceback" not in out  # the driver ended in order
     supervisor = head.folder / "t/session_latest/logs/jobs/supervisor-first-1.log"
-    assert "terminated gracefully" in supervisor.read_text()  # by Ray's count too: it waits for a shell as well
+    assert "terminated gracefully" in supervisor.read_text()  # Ray waits for the shell too
     with Study.read(head.study("first")) as study:
         before = {
             record.trial: record for record in study.records() if record.state in ("complete", "pruned")
