@@ -24,7 +24,7 @@ from typing import TypeVar
 import pandas as pd
 import pytest
 
-from sweep.study import Study
+from sweep.study import Study, StudyError
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "http://127.0.0.1:8265"
@@ -35,7 +35,7 @@ TINY = (
     *("--max-users", "200", "--max-epochs", "40", "--finalists", "0", "--models", "sasrec"),
     *("--fix", "hidden_dim=16", "--fix", "max_len=20"),
 )
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 T = TypeVar("T")
 
 
@@ -48,7 +48,7 @@ def why_not() -> str | None:
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
@@ -162,11 +162,55 @@ def wait_for(look: Callable[[], T | None]) -> T:
 
 
 def num_ended(folder: Path) -> int:
-    if not (folder / "study.journal").is_file():
+    try:
+        with Study.read(folder) as study:
+            counts = study.counts()
+    except StudyError:  # not begun yet
         return 0
-    with Study.read(folder) as study:
-        counts = study.counts()
     return sum(counts[state] for state in ("complete", "pruned", "failed"))
+
+
+def test_a_token_that_is_wrong_or_missing_is_one_message(head: Head) -> None:
+    for home, words in (("wrong", "refuses the token in ~/.ray/auth_token"), ("none", "there is no token")):
+        for command in (("submit", "--name", "mine"), ("stop", "mine")):
+            refused = head.seqsweep(*command, "--address", DASHBOARD, home=home)
+            assert refused.returncode == 1 and refused.stdout == ""
+            assert refused.stderr.startswith("error: ") and words in refused.stderr
+            assert "Traceback" not in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert not head.study("mine").exists()
+
+
+def test_what_the_driver_refuses_comes_back(head: Head) -> None:
+    failed = head.seqsweep(
+        "submit", "--address", DASHBOARD, "--name", "bad", "--data", "/nowhere/log.csv", *TINY
+    )
+    assert failed.returncode == 1 and "Traceback" not in failed.stdout + failed.stderr
+    assert "/nowhere/log.csv" in failed.stdout and "job bad-1 failed" in failed.stdout
+    asked = head.seqsweep("fetch", "bad", "--address", DASHBOARD)
+    assert asked.returncode == 1 and asked.stderr.startswith("error: there is no study 'bad'")
+    listed = head.seqsweep("jobs", "--address", DASHBOARD)
+    assert "bad" in listed.stdout and "failed" in listed.stdout and "seqsweep-ask" not in listed.stdout
+
+
+def test_the_launcher_s_script_runs_the_checkout_that_is_there(head: Head) -> None:
+    """Its working directory is the checkout: relative logs and runs lie in it, on all nodes."""
+    checkout = head.folder / "checkout"
+    for name in ("sweep", "models", "data_pipeline", "search_spaces", "results"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (checkout / "study.toml").write_text(
+        'name = "launched"\n[finalists]\ncount = 0\n[data]\nmax_users = 200\n'
+    )
+    words = ("trials=2", "max_epochs=2", "fix=hidden_dim=16", "--fix", "max_len=20")
+    done = head.submit_py("run", "study.toml", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "job launched-1 succeeded" in done.stdout
+    assert (checkout / "runs/launched/best/model.safetensors").is_file()
+    assert "2 of 2 trials ended" in head.submit_py("status", "launched").stdout
+    nothing = head.submit_py("stop", "launched")
+    assert nothing.returncode == 1 and "no job runs study 'launched'" in nothing.stderr
+    fetched = head.seqsweep("fetch", "launched", "--address", DASHBOARD)
+    assert fetched.returncode == 0, fetched.stderr
+    assert (head.folder / "user/runs/launched/best").is_dir()
 
 
 def test_a_sweep_is_submitted_joined_stopped_gone_on_with_and_fetched(head: Head) -> None:
@@ -224,46 +268,3 @@ def test_a_sweep_is_submitted_joined_stopped_gone_on_with_and_fetched(head: Head
         assert (home / name).read_bytes() == (head.study("first") / name).read_bytes()
     assert json.loads((home / "fetched.json").read_text())["study"] == "first"
     assert "trials ended" in head.seqsweep("status", "first").stdout  # at home now
-
-
-def test_a_token_that_is_wrong_or_missing_is_one_message(head: Head) -> None:
-    for home, words in (("wrong", "refuses the token in ~/.ray/auth_token"), ("none", "there is no token")):
-        for command in (("submit", "--name", "mine"), ("stop", "mine")):
-            refused = head.seqsweep(*command, "--address", DASHBOARD, home=home)
-            assert refused.returncode == 1 and refused.stdout == ""
-            assert refused.stderr.startswith("error: ") and words in refused.stderr
-            assert "Traceback" not in refused.stderr and len(refused.stderr.splitlines()) == 1
-    assert not head.study("mine").exists()
-
-
-def test_what_the_driver_refuses_comes_back(head: Head) -> None:
-    failed = head.seqsweep(
-        "submit", "--address", DASHBOARD, "--name", "bad", "--data", "/nowhere/log.csv", *TINY
-    )
-    assert failed.returncode == 1 and "Traceback" not in failed.stdout + failed.stderr
-    assert "/nowhere/log.csv" in failed.stdout and "job bad-1 failed" in failed.stdout
-    asked = head.seqsweep("fetch", "bad", "--address", DASHBOARD)
-    assert asked.returncode == 1 and asked.stderr.startswith("error: there is no study 'bad'")
-    listed = head.seqsweep("jobs", "--address", DASHBOARD)
-    assert "bad" in listed.stdout and "failed" in listed.stdout and "seqsweep-ask" not in listed.stdout
-
-
-def test_the_launcher_s_script_runs_the_checkout_that_is_there(head: Head) -> None:
-    """Its working directory is the checkout: relative logs and runs lie in it, on all nodes."""
-    checkout = head.folder / "checkout"
-    for name in ("sweep", "models", "data_pipeline", "search_spaces", "results"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (checkout / "study.toml").write_text(
-        'name = "launched"\n[finalists]\ncount = 0\n[data]\nmax_users = 200\n'
-    )
-    words = ("trials=2", "max_epochs=2", "fix=hidden_dim=16", "--fix", "max_len=20")
-    done = head.submit_py("run", "study.toml", *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "job launched-1 succeeded" in done.stdout
-    assert (checkout / "runs/launched/best/model.safetensors").is_file()
-    assert "2 of 2 trials ended" in head.submit_py("status", "launched").stdout
-    nothing = head.submit_py("stop", "launched")
-    assert nothing.returncode == 1 and "no job runs study 'launched'" in nothing.stderr
-    fetched = head.seqsweep("fetch", "launched", "--address", DASHBOARD)
-    assert fetched.returncode == 0, fetched.stderr
-    assert (head.folder / "user/runs/launched/best").is_dir()
