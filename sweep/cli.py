@@ -1,14 +1,16 @@
 """The command line: text in, StudyConfig out. What happens then is in sweep/driver.py."""
 
+import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from sweep import cli_data, cli_study
+from sweep import cli_data, cli_jobs, cli_study
 from sweep.arguments import (
     BUDGET,
     HARDWARE,
@@ -32,7 +34,10 @@ from sweep.arguments import (
     without_none,
 )
 from sweep.cli_study import print_leaderboard
-from sweep.console import relative, say, study_folder, user_errors
+from sweep.console import COMMAND_VARIABLE, relative, say, study_folder, user_errors
+
+# What is done with the arguments of `run`: settings file or study, flags, a study to warm-start from.
+Act = Callable[[str | None, dict[str, Any], str | None], int]
 
 app = typer.Typer(
     name="seqsweep",
@@ -45,6 +50,7 @@ app = typer.Typer(
 
 @app.command()
 def run(
+    context: typer.Context,
     settings: Annotated[
         str | None, typer.Argument(help="A study.toml, or a study to go on with; flags win over it.")
     ] = None,
@@ -229,12 +235,17 @@ def run(
                 "wait_minutes": wait_minutes,
             },
         }
-        path, cleaned = None, without_none(given)
-        if settings is not None:
-            path, folder = settings_path(settings, runs or Path("runs"))
-            cleaned = {**({} if folder is None else {"runs": folder.absolute().parent}), **cleaned}
-        other = None if warm_start is None else study_folder(warm_start, runs or Path("runs"))
-        raise typer.Exit(run_settings(path, cleaned, other))
+        act: Act = context.obj or run_here  # `submit` has other plans with them
+        raise typer.Exit(act(settings, without_none(given), warm_start))
+
+
+def run_here(settings: str | None, given: dict[str, Any], warm_start: str | None) -> int:
+    runs = given.get("runs", Path("runs"))
+    path = None
+    if settings is not None:
+        path, folder = settings_path(settings, runs)
+        given = {**({} if folder is None else {"runs": folder.absolute().parent}), **given}
+    return run_settings(path, given, None if warm_start is None else study_folder(warm_start, runs))
 
 
 def settings_path(settings: str, runs: Path) -> tuple[Path, Path | None]:
@@ -259,7 +270,7 @@ def run_settings(path: Path | None, given: dict[str, Any], warm_start: Path | No
     print_leaderboard(config.folder, limit=10)
     if outcome.stopped_because is not None:
         say(f"\nstopped ({outcome.stopped_because}); nothing is lost. Go on with the same command:")
-        say(f"  {shlex.join(['seqsweep', *sys.argv[1:]])}")
+        say(f"  {os.environ.get(COMMAND_VARIABLE) or shlex.join(['seqsweep', *sys.argv[1:]])}")
     elif outcome.best is None:
         say("\nno trial came to a result; see the column error of the leaderboard")
     if not outcome.exported:
@@ -289,6 +300,7 @@ def spaces(
                 console.print(points_table(name, KNOWN_GOOD[name]), highlight=False)
 
 
+cli_jobs.add_commands(app)
 for command in (*cli_data.COMMANDS, *cli_study.COMMANDS):
     app.command(command.__name__.replace("_", "-"))(command)
 

@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 Points = Annotated[list[str], typer.Argument(help="hparam=value words, for example lr=1e-3 dropout=0.2")]
 TrialNumber = Annotated[int, typer.Argument(help="A trial's number.", min=0)]
+OnCluster = Annotated[
+    str | None, typer.Option("--address", help="Of the dashboard of the cluster that has the study.")
+]
 RUNS = Path("runs")
 
 
-def status(study: StudyName, runs: Runs = RUNS) -> None:
+def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> None:
     """How a study stands, and who is running it."""
+    from sweep.cli_jobs import print_job_status
     from sweep.journal import read_holder
     from sweep.study import JOURNAL_NAME, Study
 
     with user_errors():
+        if address is not None:
+            print_job_status(study, address, None if runs == RUNS else runs)
+            return
         folder = study_folder(study, runs)
         with Study.read(folder) as opened:
             counts, best, total = opened.counts(), opened.best(), opened.num_trials
@@ -86,12 +93,17 @@ def stop(
     study: StudyName,
     trial: Annotated[int | None, typer.Argument(help="One trial alone; else the study.", min=0)] = None,
     runs: Runs = RUNS,
+    address: OnCluster = None,
 ) -> None:
     """Stop a running study, its trials resumable; or one trial, for good."""
+    from sweep.cli_jobs import stop_job
     from sweep.commands import Command
 
     command = Command(action="stop") if trial is None else Command(action="stop_trial", trials=(trial,))
     with user_errors():
+        if address is not None:
+            stop_job(study, address, trial, None if runs == RUNS else runs)
+            return
         _execute(study_folder(study, runs), command)
 
 

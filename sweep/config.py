@@ -167,11 +167,7 @@ class StudyConfig(BaseModel):
         return cls.build(merge(values, overrides or {}))
 
     def to_toml(self) -> str:
-        values = self.model_dump(mode="json", exclude_none=True)
-        top = {k: v for k, v in values.items() if not isinstance(v, dict)}
-        tables = {k: v for k, v in values.items() if isinstance(v, dict)}
-        parts = [_toml_lines(top), *(f"[{name}]\n{_toml_lines(table)}" for name, table in tables.items())]
-        return "\n".join(parts)
+        return toml_text(self.model_dump(mode="json", exclude_none=True))
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,6 +176,13 @@ def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
+
+
+def toml_text(values: Mapping[str, Any]) -> str:
+    top = {k: v for k, v in values.items() if not isinstance(v, dict)}
+    tables = {k: v for k, v in values.items() if isinstance(v, dict)}
+    parts = [_toml_lines(top), *(f"[{name}]\n{_toml_lines(table)}" for name, table in tables.items())]
+    return "\n".join(parts)
 
 
 def _toml_lines(table: Mapping[str, Any]) -> str:

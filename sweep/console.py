@@ -9,6 +9,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+COMMAND_VARIABLE = "SEQSWEEP_COMMAND"  # of a job: what the user typed, to be typed again
+
 
 def say(text: str) -> None:
     Console().print(text, highlight=False, markup=False, soft_wrap=True)

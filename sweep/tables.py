@@ -1,4 +1,4 @@
-"""Tables for a terminal: the leaderboard, search spaces."""
+"""Tables for a terminal: the leaderboard, search spaces, jobs."""
 
 from __future__ import annotations
 
@@ -123,3 +123,13 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1 else f"{value:.1f}"
     return str(value)
+
+
+def jobs_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """Study, state and since when."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("study", "state", "since"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
