@@ -75,7 +75,7 @@ def connect(
 
 @contextmanager
 def _room_for_trials(hardware: HardwareConfig, say: Callable[[str], None]) -> Iterator[Resources]:
-    """Ask an autoscaler for nodes, where there is one, and wait for the first."""
+    """With `wait_minutes` ask an autoscaler for nodes, and wait for the first."""
     resources = trial_resources(hardware, _nodes())
     if not hardware.wait_minutes:
         check_satisfiable(resources, _nodes())
@@ -87,6 +87,7 @@ def _room_for_trials(hardware: HardwareConfig, say: Callable[[str], None]) -> It
     try:
         while True:
             try:
+                resources = trial_resources(hardware, _nodes())
                 check_satisfiable(resources, _nodes())
                 break
             except ClusterError as error:
@@ -109,10 +110,9 @@ def trial_resources(hardware: HardwareConfig, nodes: list[Mapping[str, float]]) 
     gpus /= hardware.num_workers
     cpus = hardware.cpus_per_trial
     if cpus is None:
-        cpus = 1.0
-        if gpus and num_gpus:
-            most_workers = max(1.0, num_gpus // gpus)
-            cpus = max(1.0, sum(node.get("CPU", 0) for node in nodes) // most_workers)
+        with_gpus = [(node, _fractions(node.get("GPU", 0), gpus)) for node in nodes] if gpus else []
+        shares = [node.get("CPU", 0) // num_fit for node, num_fit in with_gpus if num_fit]
+        cpus = max(1.0, min(shares, default=1.0))  # the poorest node's, so that all GPUs are used
     return Resources(cpus, gpus, hardware.num_workers)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sweep import cluster
 from sweep.cluster import Resources, check_satisfiable, trial_resources
 from sweep.config import HardwareConfig, StudyConfig
 from sweep.errors import ClusterError, ConfigError
@@ -24,6 +25,13 @@ GPU_NODE = {"CPU": 16.0, "GPU": 2.0}
 )
 def test_what_each_worker_of_a_trial_takes(hardware: dict[str, float], expected: Resources) -> None:
     assert trial_resources(HardwareConfig(**hardware), [GPU_NODE, GPU_NODE]) == expected
+
+
+def test_cores_of_nodes_without_gpus_are_not_counted() -> None:
+    small = {"CPU": 4.0, "GPU": 1.0}
+    assert trial_resources(HardwareConfig(), [CPU_NODE, small]) == Resources(4, 1)
+    assert trial_resources(HardwareConfig(), [GPU_NODE, small]) == Resources(4, 1)
+    assert trial_resources(HardwareConfig(gpus_per_trial=0.5), [CPU_NODE, small]) == Resources(2, 0.5)
 
 
 def test_without_gpus_a_worker_takes_one_core() -> None:
@@ -53,3 +61,38 @@ def test_workers_may_lie_on_several_nodes_and_must_all_find_a_place() -> None:
     )
     with pytest.raises(ClusterError, match="no node can hold a trial of cpus_per_trial=9"):
         check_satisfiable(Resources(9, 0), [CPU_NODE, CPU_NODE])
+
+
+def test_an_autoscaler_is_asked_and_its_node_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[dict[str, float]]] = []
+    seen = iter([[CPU_NODE], [CPU_NODE], [CPU_NODE], [CPU_NODE, {"CPU": 4.0, "GPU": 1.0}]])
+    latest: list[dict[str, float]] = []
+
+    def nodes() -> list[dict[str, float]]:
+        latest[:] = next(seen, latest)
+        return list(latest)
+
+    monkeypatch.setattr(cluster, "_nodes", nodes)
+    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(cluster, "request_resources", lambda bundles: asked.append(bundles))
+    said: list[str] = []
+    hardware = HardwareConfig(gpus_per_trial=1, cpus_per_trial=2, max_concurrent=3, wait_minutes=1)
+    with cluster._room_for_trials(hardware, said.append) as resources:
+        assert resources == Resources(2, 1)
+        assert asked == [[{"CPU": 2, "GPU": 1}] * 3]
+    assert asked[1:] == [[]]  # taken back
+    assert len(said) == 1 and said[0].startswith("waiting for a node: no node can hold a trial")
+
+
+def test_a_node_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[dict[str, float]]] = []
+    monkeypatch.setattr(cluster, "_nodes", lambda: [CPU_NODE])
+    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(cluster, "request_resources", lambda bundles: asked.append(bundles))
+    hardware = HardwareConfig(gpus_per_trial=1, wait_minutes=0.001)
+    with pytest.raises(ClusterError, match="no node can hold"):
+        cluster._room_for_trials(hardware, print).__enter__()
+    assert asked == [[{"CPU": 1.0, "GPU": 1.0}], []]
+    with pytest.raises(ClusterError, match="--wait-minutes where an autoscaler adds nodes"):
+        cluster._room_for_trials(HardwareConfig(gpus_per_trial=1), print).__enter__()
+    assert len(asked) == 2
