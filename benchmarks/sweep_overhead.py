@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     add_folder(parser)
     arguments = parser.parse_args(argv)
     pairs = []
-    with connect(HardwareConfig()), tempfile.TemporaryDirectory() as folder:
+    with connect(HardwareConfig(), print), tempfile.TemporaryDirectory() as folder:
         for repeat in range(arguments.repeats):
             of_repeat = Path(folder) / str(repeat)
             few, many = (seconds(trials, of_repeat) for trials in (arguments.few, arguments.many))

@@ -4,51 +4,56 @@ There is one checkpoint a trial, replaced after each validation. It carries the 
 whatever the study had not yet recorded when something died is reported again from there.
 """
 
-import os
-import uuid
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from sweep.files import BucketPath, StudyPath, open_whole, write_whole
+
 FORMAT_VERSION = 1
+TRIALS, CHECKPOINT = "trials", "checkpoint.pt"
+
+Place = TypeVar("Place", Path, BucketPath, StudyPath)
 
 
-def checkpoint_path(study_folder: Path, trial_number: int) -> Path:
-    return study_folder / "trials" / f"{trial_number:05d}" / "checkpoint.pt"
+def checkpoint_path(study_folder: Place, trial_number: int) -> Place:
+    return study_folder / TRIALS / f"{trial_number:05d}" / CHECKPOINT
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Complete or not there: written beside its place, synced, then renamed.
+def save_checkpoint(path: StudyPath, content: dict[str, Any]) -> None:
+    """Complete or not there."""
+    write_whole(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **content}, file))
 
-    On a node that was given up an older attempt may still be writing: each has its own staging name.
+
+def load_checkpoint(path: StudyPath, device: torch.device) -> dict[str, Any]:
+    """Tensors and plain values only (`weights_only=True`).
+
+    Raises FileNotFoundError, and ValueError for another format.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f"{path.name}.{uuid.uuid4().hex}.staging")
-    try:
-        with staging.open("wb") as file:
-            torch.save({"format_version": FORMAT_VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, path)
-    except BaseException:
-        staging.unlink(missing_ok=True)
-        raise
-
-
-def remove_left_overs(folder: Path) -> None:
-    """What attempts left in a trial's folder that were killed while they wrote. Called before the next one
-    writes: an older one that still runs somewhere must not take away what a newer one is about to rename.
-    """
-    for left_over in folder.glob("*.staging"):
-        left_over.unlink(missing_ok=True)
-
-
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Tensors and plain values only (`weights_only=True`). Raises ValueError for another format."""
-    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    with open_whole(path) as file:
+        content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"checkpoint format must be {FORMAT_VERSION}, got {content.get('format_version')} in {path}"
         )
     return content
+
+
+def trials_with_checkpoint(study_folder: StudyPath) -> set[int]:
+    """By their numbers; one look at the folder for all of them."""
+    below = study_folder / TRIALS
+    if isinstance(below, Path):
+        return {int(path.parent.name) for path in below.glob(f"*/{CHECKPOINT}")}
+    names = [name.split("/") for name in below.names_below()]
+    return {int(folder) for folder, *rest in names if rest == [CHECKPOINT]}
+
+
+def remove_trial_files(study_folder: StudyPath, trial_number: int) -> None:
+    folder = checkpoint_path(study_folder, trial_number).parent
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name in folder.names_below():
+        (folder / name).unlink()

@@ -160,7 +160,15 @@ def run(
     max_concurrent: Annotated[
         int | None, typer.Option(help="Trials at a time.", rich_help_panel=HARDWARE)
     ] = None,
+    wait_minutes: Annotated[
+        float | None,
+        typer.Option(help="For an autoscaler's first node that holds a trial.", rich_help_panel=HARDWARE),
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of all studies.  [default: runs]")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Object store for a cluster that shares no folder: s3://bucket/prefix"),
+    ] = None,
     cache: Cache = None,
 ) -> None:
     """Start a study, or go on with it: the same command after any crash."""
@@ -170,6 +178,7 @@ def run(
             "tensorboard": tensorboard,
             "seed": seed,
             "runs": runs,
+            "storage": storage,
             "cache": cache,
             "data": {
                 "path": data,
@@ -217,6 +226,7 @@ def run(
                 "workers_per_trial": workers_per_trial,
                 "cpus_per_trial": cpus_per_trial,
                 "max_concurrent": max_concurrent,
+                "wait_minutes": wait_minutes,
             },
         }
         path, cleaned = None, without_none(given)

@@ -88,7 +88,7 @@ def _on_cluster(data: Any, cache: Path, address: str) -> Path:
     from sweep.cluster import connect
     from sweep.config import HardwareConfig
 
-    with connect(HardwareConfig(address=address)):
+    with connect(HardwareConfig(address=address), say):
         return prepare_distributed(data, cache, say)
 
 

@@ -1,15 +1,21 @@
 """The only `ray.init`: one that lives and dies with the command, or a running cluster that is joined."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from sweep.config import HardwareConfig
 from sweep.errors import ClusterError
+from sweep.nodes import alive_nodes
+from sweep.turn import take_turn
+
+SECONDS_BETWEEN_LOOKS = 2.0
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,21 @@ class Resources:
         """Of Tune's function. That of several workers only waits for them, and they bring their own."""
         if self.num_workers > 1:
             return {"memory": 1}  # a byte: Tune takes no function without resources
+        return self.of_worker
+
+    @property
+    def of_worker(self) -> dict[str, float]:
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
 
 @contextmanager
-def connect(hardware: HardwareConfig, *, shipped: str | None = None) -> Iterator[Resources]:
+def connect(
+    hardware: HardwareConfig, say: Callable[[str], None], *, study: str | None = None
+) -> Iterator[Resources]:
     """Start or join Ray and say what a trial takes there; leave it as it was found.
 
-    `shipped`: folder with this checkout, sent to the workers of a cluster that is joined.
-    Raises ClusterError where no cluster answers, or where no node could ever hold one trial.
+    For a `study` on a cluster that is joined the driver of another one is waited for. Raises ClusterError
+    where no cluster answers, or where no node could ever hold one trial.
     """
     if hardware.address is not None and hardware.address.startswith("ray://"):
         raise ClusterError(
@@ -40,8 +52,6 @@ def connect(hardware: HardwareConfig, *, shipped: str | None = None) -> Iterator
             "node with address=auto"
         )
     options: dict[str, Any] = {"include_dashboard": False} if hardware.address is None else {}
-    if hardware.address not in (None, "auto", "local") and shipped is not None:
-        options["runtime_env"] = {"working_dir": shipped}
     try:
         ray.init(
             address=hardware.address or "local",
@@ -56,11 +66,39 @@ def connect(hardware: HardwareConfig, *, shipped: str | None = None) -> Iterator
             "`ray start --head`, or leave the address out to run on this machine alone"
         ) from error
     try:
-        resources = trial_resources(hardware, _nodes())
-        check_satisfiable(resources, _nodes())
-        yield resources
+        turn = nullcontext() if hardware.address is None or study is None else take_turn(study, say)
+        with turn, _room_for_trials(hardware, say) as resources:
+            yield resources
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _room_for_trials(hardware: HardwareConfig, say: Callable[[str], None]) -> Iterator[Resources]:
+    """Ask an autoscaler for nodes, where there is one, and wait for the first."""
+    resources = trial_resources(hardware, _nodes())
+    if not hardware.wait_minutes:
+        check_satisfiable(resources, _nodes())
+        yield resources
+        return
+    wanted = (hardware.max_concurrent or 1) * resources.num_workers
+    request_resources(bundles=[resources.of_worker] * wanted)
+    deadline, told = time.monotonic() + 60 * hardware.wait_minutes, False
+    try:
+        while True:
+            try:
+                check_satisfiable(resources, _nodes())
+                break
+            except ClusterError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not told:
+                    say(f"waiting for a node: {error}")
+                told = True
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        yield resources
+    finally:
+        request_resources(bundles=[])  # so that what is idle may go
 
 
 def trial_resources(hardware: HardwareConfig, nodes: list[Mapping[str, float]]) -> Resources:
@@ -90,7 +128,8 @@ def check_satisfiable(resources: Resources, nodes: list[Mapping[str, float]]) ->
     if not num_fit:
         raise ClusterError(
             f"no node can hold a trial of cpus_per_trial={resources.cpus:g} and "
-            f"gpus_per_trial={resources.gpus:g}: the nodes have {there or 'nothing'}; ask for less"
+            f"gpus_per_trial={resources.gpus:g}: the nodes have {there or 'nothing'}; ask for less, or give "
+            "--wait-minutes where an autoscaler adds nodes"
         )
 
 
@@ -111,8 +150,7 @@ def _fractions(gpus: float, share: float) -> int:
 
 
 def _nodes() -> list[Mapping[str, float]]:
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
+    return [node["Resources"] for node in alive_nodes()]
 
 
 def _first_line(error: BaseException) -> str:

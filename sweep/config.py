@@ -24,6 +24,7 @@ from search_spaces import SEARCH_SPACES
 from sweep.budget import BudgetConfig
 from sweep.errors import ConfigError
 from sweep.evaluation import ProtocolConfig
+from sweep.files import BucketPath, StudyPath, check_store
 from sweep.finalists import FinalistConfig
 from sweep.hparams import describe
 from sweep.study import SearchConfig
@@ -63,6 +64,7 @@ class HardwareConfig(BaseModel):
     # Of each worker. None: 1 without GPUs, else the cores divided among the GPUs
     cpus_per_trial: PositiveFloat | None = None
     max_concurrent: PositiveInt | None = None  # None: as many trials as the cluster holds
+    wait_minutes: NonNegativeFloat = 0  # for an autoscaler's first node that can hold a trial
 
     @model_validator(mode="after")
     def _a_gpu_or_less_a_worker(self) -> Self:
@@ -90,6 +92,7 @@ class StudyConfig(BaseModel):
     name: str = "demo"
     seed: int = Field(default=0, ge=0)
     runs: Path = Path("runs")
+    storage: str | None = None  # of an object store, for nodes that share no folder
     cache: Path = Path(".cache/prepared")
     data: DataConfig = DataConfig()
     protocol: ProtocolConfig = ProtocolConfig()
@@ -108,9 +111,22 @@ class StudyConfig(BaseModel):
             raise ValueError("must be letters, digits, '.', '_' or '-', at most 100, and name a folder")
         return name
 
+    @field_validator("storage")
+    @classmethod
+    def _a_store(cls, storage: str | None) -> str | None:
+        if storage is not None:
+            check_store(storage)
+        return storage
+
     @property
     def folder(self) -> Path:
+        """Where the driver writes."""
         return self.runs.absolute() / self.name
+
+    @property
+    def trial_files(self) -> StudyPath:
+        """Where trials keep theirs: a place that every node reaches."""
+        return self.folder if self.storage is None else BucketPath(self.storage) / self.name
 
     def as_begun(self, attributes: Mapping[str, Any]) -> Self:
         """As the study with these attributes trains: one from before there were schedules has none."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,6 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from sweep.failures import lost_its_node
+from sweep.files import BucketPath, StudyPath
 from sweep.mailbox import Mailbox, Report
 from sweep.trial import TrialContext, train_request
 from sweep.workers import Workers
@@ -70,7 +70,7 @@ def run_trial_on_workers(
         ),
         run_config=ray.train.RunConfig(
             name=run_name,
-            storage_path=str(Path(context.folder).absolute() / "ray"),
+            **_storage(context.folder),
             # The study decides what is tried again. Left out, a preempted worker would be, without it.
             # (The type checker sees the class of Train's first version.)
             failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
@@ -86,6 +86,14 @@ def run_trial_on_workers(
         fit.join(SECONDS_TO_END)
     if fit.error is not None:
         raise first_cause(fit.error) from fit.error
+
+
+def _storage(folder: StudyPath) -> dict[str, Any]:
+    """Of Ray Train's own files, which all workers must reach."""
+    if isinstance(folder, BucketPath):
+        place = folder / "ray"
+        return {"storage_path": place.in_filesystem, "storage_filesystem": place.filesystem}
+    return {"storage_path": str(folder.absolute() / "ray")}
 
 
 def mark(trial_number: int, attempt: int) -> float:

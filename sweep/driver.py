@@ -32,8 +32,11 @@ from sweep.config import BEFORE_SCHEDULES, StudyConfig
 from sweep.distributed import LeftOvers, run_trial_on_workers
 from sweep.errors import ConfigError
 from sweep.evaluation import ModelScorer, Ranker
+from sweep.files import BucketPath
 from sweep.finalists import plan, winner
 from sweep.hparams import typed_configs
+from sweep.mirror import Mirror
+from sweep.nodes import NodeWatch, check_room
 from sweep.progress import View
 from sweep.pruning import check_pruner
 from sweep.publish import Publisher, environment, versions, write_text
@@ -67,6 +70,7 @@ def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -
 
     A new study tries the best hparams of the study in the folder `warm_start` first.
     """
+    mirror = open_mirror(config, view)
     prepared = prepare(config.data, config.cache.absolute(), view.say)
     log = open_log(prepared)
     split = config.protocol.open_split(log, view.say)  # before there is a study: it may be refused
@@ -76,11 +80,14 @@ def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = open_data(log, config.protocol, device, split)
         facts = study_facts(config, log, split)
-        publisher = Publisher(study, config.folder, facts, reference_rows(config, study, data, view))
+        rows = reference_rows(config, study, data, view)
+        publisher = Publisher(study, config.folder, facts, rows, config.trial_files)
         publisher.write()
         if study.has_more or plan_finalists(config, study):
-            search(config, study, log, publisher, view)
+            search(config, study, log, publisher, mirror, view)
         publisher.write()
+        if mirror is not None:
+            mirror.copy()
         if study.stopped_because is not None and not study.stopped_by_budget:
             return Outcome(config.folder, study.stopped_because, study.best())
         best = winner(study.records(), study.finalist_runs())
@@ -88,7 +95,18 @@ def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -
             view.say(f"test metrics and export of trial {best.trial}")
             best = export_winner(config, best, study, data, prepared, facts)
             publisher.write(best)
+            if mirror is not None:
+                mirror.copy()
         return Outcome(config.folder, study.stopped_because, best, exported=best is not None)
+
+
+def open_mirror(config: StudyConfig, view: View) -> Mirror | None:
+    """With the study's journal fetched, if a driver elsewhere has left one."""
+    if not isinstance(config.trial_files, BucketPath):
+        return None
+    mirror = Mirror(config.folder, config.trial_files, view.say)
+    mirror.fetch()
+    return mirror
 
 
 def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Path | None = None) -> Study:
@@ -215,10 +233,18 @@ def reference_rows(config: StudyConfig, study: Study, data: TrialData, view: Vie
     return baselines + ceiling_records(data.log.manifest, config.protocol, config.training.objective)
 
 
-def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publisher, view: View) -> None:
+def search(
+    config: StudyConfig,
+    study: Study,
+    log: SequenceLog,
+    publisher: Publisher,
+    mirror: Mirror | None,
+    view: View,
+) -> None:
     with (
         event_files(config, study),
-        connect(config.hardware) as resources,
+        connect(config.hardware, view.say, study=config.name) as resources,
+        NodeWatch(config.trial_files) as nodes,
         stop_on_signals(study, view),
     ):
         view.say(
@@ -226,15 +252,23 @@ def search(config: StudyConfig, study: Study, log: SequenceLog, publisher: Publi
             + (f"{resources.num_workers} workers of " if resources.num_workers > 1 else "")
             + f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
         )
+        warning = check_room(sum(shard.nbytes for shard in log.shards))
+        if warning is not None:
+            view.say(warning)
         context = place(config, study.search, log, resources)
         inbox, budget, left_overs = Inbox(config.folder), Budget(config.budget, config.folder), LeftOvers()
 
         def step() -> None:
             inbox.step(study)
             budget.step(study)
+            problem = nodes.step()
+            if problem is not None:
+                study.stop(problem)
             if context.num_workers > 1:
                 left_overs.step((live.number, live.attempt) for live in study.live_trials())
             publisher.step()
+            if mirror is not None:
+                mirror.step(study)
             view.step(study)
 
         while study.has_more or plan_finalists(config, study):
@@ -285,7 +319,7 @@ def plan_finalists(config: StudyConfig, study: Study) -> bool:
 def place(config: StudyConfig, search: SearchConfig, log: SequenceLog, resources: Resources) -> TrialContext:
     """Put each shard into the object store once; trials get references and map what they point to."""
     return TrialContext(
-        folder=config.folder,
+        folder=config.trial_files,
         manifest=log.manifest,
         shards=tuple(ray.put(shard) for shard in log.shards),
         protocol=config.protocol,
@@ -332,7 +366,7 @@ def export_winner(
     """Write `best/`, and give the winner's record with its test metrics."""
     assert best.trial is not None
     device = data.sequences.device
-    checkpoint = load_checkpoint(checkpoint_path(config.folder, best.trial), device)
+    checkpoint = load_checkpoint(checkpoint_path(config.trial_files, best.trial), device)
     model_class, model_config, _ = typed_configs(best.hparams)
     model = model_class(model_config, data.log.num_items).to(device).eval()
     model.load_state_dict(checkpoint["state"]["best_weights"])

@@ -3,7 +3,6 @@
 import math
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections import defaultdict
@@ -25,7 +24,8 @@ from results.leaderboard import (
 )
 from results.metrics import Ranks, compute_metrics
 from results.schema import TrialRecord
-from sweep.checkpoint import checkpoint_path
+from sweep.checkpoint import checkpoint_path, remove_trial_files, trials_with_checkpoint
+from sweep.files import StudyPath
 from sweep.finalists import FinalistRun, mean_objective, spread_columns, spreads
 from sweep.ranks import ranks_path, read_ranks
 from sweep.study import Study
@@ -36,9 +36,19 @@ PACKAGES = ("seqsweep", "torch", "ray", "optuna", "pandas", "pyarrow", "numpy")
 
 
 class Publisher:
-    def __init__(self, study: Study, folder: Path, facts: StudyFacts, fixed: Sequence[TrialRecord]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        facts: StudyFacts,
+        fixed: Sequence[TrialRecord],
+        trial_files: StudyPath | None = None,
+    ) -> None:
+        """`trial_files`: where the trials keep theirs, if not in `folder`."""
         self._study = study
         self._folder = folder
+        self._trial_files = folder if trial_files is None else trial_files
+        self._with_weights: set[int] = set()  # trials that have a checkpoint
         self._facts = facts
         self._fixed = list(fixed)
         self._written_at = -SECONDS_BETWEEN
@@ -57,6 +67,7 @@ class Publisher:
     def write(self, exported: TrialRecord | None = None) -> None:
         """`exported`: the trial, of the search or a finalist's, whose weights are in `best/`."""
         self._num_changes = self._study.num_changes
+        self._with_weights = trials_with_checkpoint(self._trial_files)
         records = self._study.records()
         runs = [self._with_test(run) for run in self._study.finalist_runs()]
         if exported is not None:
@@ -95,7 +106,7 @@ class Publisher:
         if run.record.state != "complete":
             return None
         if run.record.trial not in self._ranks_of:
-            self._ranks_of[run.record.trial] = read_ranks(ranks_path(self._folder, run.record.trial))
+            self._ranks_of[run.record.trial] = read_ranks(ranks_path(self._trial_files, run.record.trial))
         return self._ranks_of[run.record.trial]
 
     def _with_finalist(self, record: TrialRecord, runs: Sequence[FinalistRun]) -> TrialRecord:
@@ -137,10 +148,10 @@ class Publisher:
         }
 
     def _with_checkpoint(self, record: TrialRecord) -> TrialRecord:
-        if record.trial is None or record.trial in self._dropped:
+        if record.trial not in self._with_weights:
             return record
         path = checkpoint_path(self._folder, record.trial)
-        return replace(record, checkpoint=str(path.relative_to(self._folder)) if path.exists() else None)
+        return replace(record, checkpoint=str(path.relative_to(self._folder)))
 
     def _drop_checkpoints(self, records: Sequence[TrialRecord], runs: Sequence[FinalistRun]) -> None:
         """Trials that still run need theirs; of those that ended only the best may still be wanted."""
@@ -152,7 +163,8 @@ class Publisher:
             if record.trial is None or record.trial in self._dropped:
                 continue
             self._dropped.add(record.trial)
-            shutil.rmtree(checkpoint_path(self._folder, record.trial).parent, ignore_errors=True)
+            remove_trial_files(self._trial_files, record.trial)
+            self._with_weights.discard(record.trial)
 
 
 def _best_first(by_finalist: Mapping[int, Sequence[FinalistRun]]) -> list[FinalistRun]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.durable import sync
 from results.metrics import Ranks
-from sweep.checkpoint import checkpoint_path
+from sweep.checkpoint import Place, checkpoint_path
+from sweep.files import StudyPath, open_whole, write_whole
 
 SPLITS = ("valid", "test")
 COLUMNS: dict[str, pa.DataType] = {
@@ -30,31 +27,24 @@ class UserRanks:
     ranks: Ranks  # in the same order
 
 
-def ranks_path(study_folder: Path, trial_number: int) -> Path:
+def ranks_path(study_folder: Place, trial_number: int) -> Place:
     """Beside the checkpoint."""
     return checkpoint_path(study_folder, trial_number).with_name("ranks.parquet")
 
 
-def write_ranks(path: Path, *, valid: UserRanks, test: UserRanks) -> None:
-    """Complete or not there: written beside its place, synced, then renamed."""
+def write_ranks(path: StudyPath, *, valid: UserRanks, test: UserRanks) -> None:
+    """Complete or not there."""
     table = pa.concat_tables([_table("valid", valid), _table("test", test)])
-    staging = path.with_name(f"{path.name}.{uuid.uuid4().hex}.staging")
-    try:
-        pq.write_table(table, staging)
-        sync(staging)
-        os.replace(staging, path)
-        sync(path.parent)
-    except BaseException:
-        staging.unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda file: pq.write_table(table, file))
 
 
-def read_ranks(path: Path) -> dict[str, Ranks]:
+def read_ranks(path: StudyPath) -> dict[str, Ranks]:
     """By split, `valid` and `test`; users in the order of their ids, the same for all trials of a study.
 
     Raises FileNotFoundError when the trial has none: it is no finalist, or has not come to its end.
     """
-    table = pq.read_table(path, schema=SCHEMA).sort_by("user_id")
+    with open_whole(path) as file:
+        table = pq.read_table(file, schema=SCHEMA).sort_by("user_id")
     split_U = table["split"].to_numpy()
     better_U, tied_U = table["better"].to_numpy(), table["tied"].to_numpy()
     return {split: Ranks(better_U[split_U == split], tied_U[split_U == split]) for split in SPLITS}

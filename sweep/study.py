@@ -53,6 +53,7 @@ class Study(StudyReader):
         self.stopped_by_budget = False
         self.on_report: Callable[[LiveTrial, Mapping[str, Any]], None] | None = None  # for each that is new
         self.device_seconds = 0.0  # of all trials until now
+        self.num_turns = 0  # grows when a trial is started and when one has ended
         self._space = space
         self._seed: int = study.user_attrs["seed"]
         self._environment: int | None = None
@@ -394,6 +395,7 @@ class Study(StudyReader):
         return self._hand_out(optuna.Trial(self._study, self._trials()[trial_number]._trial_id))
 
     def _hand_out(self, trial: optuna.Trial) -> TrialRequest:
+        self.num_turns += 1
         attributes = trial.user_attrs
         attempt = attributes.get("attempts", 0) + 1
         with self._journal.transaction():
@@ -446,6 +448,7 @@ class Study(StudyReader):
                 self.stop(f"all of the first {len(ended)} trials failed, the last with: {message}")
 
     def _settle(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
+        self.num_turns += 1
         self._study.tell(trial, values, state=state)
         if FINALIST_OF not in trial.user_attrs:
             self._outlook.enter(trial.number, _value(state, values))

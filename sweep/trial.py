@@ -4,7 +4,6 @@ import dataclasses
 import platform
 import resource
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,8 +14,9 @@ from data_pipeline.device import DeviceSequences
 from data_pipeline.schema import Manifest
 from data_pipeline.split import Split
 from data_pipeline.store import SequenceLog
-from sweep.checkpoint import checkpoint_path, load_checkpoint, remove_left_overs, save_checkpoint
+from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from sweep.files import StudyPath, remove_left_overs
 from sweep.host import give_back_memory
 from sweep.hparams import typed_configs
 from sweep.mailbox import Report
@@ -32,7 +32,7 @@ CPU_ALLOCATION_FAILED = "DefaultCPUAllocator: can't allocate memory"  # torch sa
 class TrialContext:
     """What all trials of a study share; the shards stay in the object store and are mapped."""
 
-    folder: Path
+    folder: StudyPath  # of the trials' files
     manifest: Manifest
     shards: tuple[ray.ObjectRef[Any], ...]
     protocol: ProtocolConfig
@@ -101,7 +101,10 @@ def _run(
     if workers.rank == 0:
         remove_left_overs(path.parent)
     if path.exists():
-        state.load_state_dict(load_checkpoint(path, device)["state"])
+        checkpoint = load_checkpoint(path, device)
+        # A driver that went on from an older copy of the journal may have drawn others under this number.
+        if checkpoint["hparams"] == dict(request.hparams):
+            state.load_state_dict(checkpoint["state"])
     workers.check_equal(
         len(state.reports),
         "the epoch of the checkpoint",

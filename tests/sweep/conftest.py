@@ -2,10 +2,15 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
+from uuid import uuid4
 
+import boto3
 import pytest
 import ray
 import torch
+from moto.server import ThreadedMotoServer
+
+from sweep.files import BucketPath
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +34,25 @@ def ray_address() -> Iterator[str]:
 def one_thread() -> None:
     """Tiny models: threads would only wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """Host and port of a server that speaks S3."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> BucketPath:
+    """A study's place in a new bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "one")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "two")
+    name = f"bucket-{uuid4().hex}"
+    client = boto3.client("s3", endpoint_url=f"http://{object_store}", region_name="us-east-1")
+    client.create_bucket(Bucket=name)
+    options = f"endpoint_override={object_store}&scheme=http&region=us-east-1"
+    return BucketPath(f"s3://{name}/studies?{options}") / "mine"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.metrics import Ranks
-from sweep import ranks as ranks_module
+from sweep import files as files_module
 from sweep.checkpoint import checkpoint_path
 from sweep.ranks import UserRanks, ranks_path, read_ranks, write_ranks
 
@@ -77,7 +77,7 @@ def test_a_failed_write_leaves_what_was_there(
     path = tmp_path / "ranks.parquet"
     write_ranks(path, valid=TEST, test=TEST)
     before = path.read_bytes()
-    monkeypatch.setattr(*((ranks_module, "sync") if step == "sync" else (os, "replace")), fail)
+    monkeypatch.setattr(*((files_module, "sync") if step == "sync" else (os, "replace")), fail)
     with pytest.raises(OSError, match="no space left"):
         write_ranks(path, valid=VALID, test=TEST)
     assert path.read_bytes() == before

@@ -255,14 +255,16 @@ def faulty(context: TrialContext) -> Trainable:
 
 
 def test_out_of_memory_and_a_late_kill_on_ray(context: TrialContext) -> None:
+    folder = context.folder
+    assert isinstance(folder, Path)
     with Study.open(
-        context.folder, name="s", seed=1, search=SearchConfig(trials=1, pruner="none"), space=one_point
+        folder, name="s", seed=1, search=SearchConfig(trials=1, pruner="none"), space=one_point
     ) as study:
 
         def run() -> None:
             run_trials(
                 study, faulty(context), resources={"CPU": 1}, concurrency=lambda: 1,
-                folder=context.folder, on_step=lambda: None,
+                folder=folder, on_step=lambda: None,
             )  # fmt: skip
 
         run()

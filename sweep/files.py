@@ -1,0 +1,171 @@
+"""Whole files: in a folder, or in an object store that the nodes of a cluster reach without sharing one.
+
+A file that exists is complete. In a folder it is written beside its place, synced, then renamed; an object
+store has no half objects: one is put in a single call.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from results.durable import sync
+from sweep.errors import ConfigError, UserError
+
+SCHEMES = ("s3", "gs")
+
+
+class StorageError(UserError, RuntimeError):
+    """The object store does not do what was asked."""
+
+
+@dataclass(frozen=True)
+class BucketPath:
+    """A place in an object store, with the few methods of pathlib's that are needed here.
+
+    `store` is a URI of pyarrow's, `s3://bucket/prefix?endpoint_override=..&scheme=http`; `key` lies below it.
+    """
+
+    store: str
+    key: str = ""
+
+    def __truediv__(self, name: str) -> BucketPath:
+        return BucketPath(self.store, f"{self.key}/{name}" if self.key else name)
+
+    def __str__(self) -> str:
+        """Without what may be secret: a user and a password, and options."""
+        place = re.sub(r"//[^/@]*@", "//", self.store.split("?")[0]).rstrip("/")
+        return f"{place}/{self.key}" if self.key else place
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        return _filesystem(self.store)[0]
+
+    @property
+    def in_filesystem(self) -> str:
+        root = _filesystem(self.store)[1].rstrip("/")
+        return f"{root}/{self.key}" if self.key else root
+
+    @property
+    def parent(self) -> BucketPath:
+        return BucketPath(self.store, self.key.rpartition("/")[0])
+
+    def with_name(self, name: str) -> BucketPath:
+        return self.parent / name
+
+    def exists(self) -> bool:
+        return self.size() is not None
+
+    def size(self) -> int | None:
+        """In bytes; None if there is no such file."""
+        with self._errors():
+            found = self.filesystem.get_file_info(self.in_filesystem)
+        return found.size if found.type == fs.FileType.File else None
+
+    def read_bytes(self) -> bytes:
+        with self._errors(), self.filesystem.open_input_file(self.in_filesystem) as file:
+            return file.read()
+
+    def write_bytes(self, content: bytes | memoryview) -> None:
+        with self._errors(), self.filesystem.open_output_stream(self.in_filesystem) as file:
+            file.write(content)
+
+    def unlink(self) -> None:
+        with self._errors():
+            self.filesystem.delete_file(self.in_filesystem)
+
+    def names_below(self) -> list[str]:
+        """Of all files below, however deep, relative to this place."""
+        with self._errors():
+            found = self.filesystem.get_file_info(
+                fs.FileSelector(self.in_filesystem, recursive=True, allow_not_found=True)
+            )
+            start = len(self.in_filesystem) + 1
+        return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raises StorageError for what the store refuses; FileNotFoundError stays."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"{self} can't be reached ({str(error).splitlines()[0]}): see that the bucket is there and "
+                "that this machine has its credentials, then start the same command again"
+            ) from error
+
+
+StudyPath = Path | BucketPath
+
+
+@lru_cache(maxsize=8)
+def _filesystem(store: str) -> tuple[fs.FileSystem, str]:
+    """Raises OSError, ConfigError for options that the store has not."""
+    try:
+        return fs.FileSystem.from_uri(store)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise ConfigError(
+            f"storage={BucketPath(store)} can't be used: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def check_store(uri: str) -> None:
+    """Raises ConfigError for what is no URI of an object store; nothing is asked of the store."""
+    parts = urlsplit(uri)
+    if parts.scheme not in SCHEMES or not parts.hostname:
+        raise ConfigError(
+            f"storage must be {' or '.join(f'{scheme}://BUCKET/PREFIX' for scheme in SCHEMES)}, got {uri}; "
+            "a folder that all nodes share is given as runs"
+        )
+
+
+def write_whole(path: StudyPath, write: Callable[[IO[bytes]], Any]) -> None:
+    """The file is there with all that `write` gives it, or as it was before.
+
+    Others may write it as well, also with this process's number, from another node: each has its own staging
+    name, and leaves that of the others alone.
+    """
+    if isinstance(path, BucketPath):
+        buffer = io.BytesIO()
+        write(buffer)
+        path.write_bytes(buffer.getbuffer())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f"{path.name}.{uuid.uuid4().hex}.staging")
+    try:
+        with staging.open("wb") as file:
+            write(file)
+        sync(staging)
+        os.replace(staging, path)
+        sync(path.parent)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+
+
+def remove_left_overs(folder: StudyPath) -> None:
+    """What was killed while it wrote there. For who is now the one to write: an older one that still runs,
+    on a node that was given up, then fails, and not the other way round.
+    """
+    if isinstance(folder, Path):
+        for left_over in folder.glob("*.staging"):
+            left_over.unlink(missing_ok=True)
+
+
+def open_whole(path: StudyPath) -> IO[bytes]:
+    """Raises FileNotFoundError."""
+    return path.open("rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes())

@@ -1,0 +1,140 @@
+"""What every node of a cluster must have for a study: a way to its files, and room for its log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Self
+from uuid import uuid4
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweep.errors import ClusterError
+from sweep.files import StudyPath, open_whole, write_whole
+
+PROBE = "reached-by-all-nodes"  # a file in the study's place, while it runs
+ANSWER_TIMEOUT_S = 120.0  # a new worker process has to start for it
+SECONDS_BETWEEN = 5.0
+SHARE_OF_STORE = 0.9  # trials put small things there too
+GIB = 1024**3
+
+Node = Mapping[str, Any]
+
+
+class NodeWatch:
+    """Asks each node once whether it sees the study's files: at the start, and those that join later."""
+
+    def __init__(self, place: StudyPath) -> None:
+        self._place = place
+        self._token = uuid4().hex
+        self._asked: dict[str, ray.ObjectRef[Any] | None] = {}  # by node; None once it is known to see them
+        self._looked_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Raises ClusterError for a cluster of several nodes, one of which does not see the files."""
+        try:
+            self._ask_all()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._asked:
+            with suppress(FileNotFoundError):
+                (self._place / PROBE).unlink()
+
+    def _ask_all(self) -> None:
+        nodes = alive_nodes()
+        if len(nodes) < 2:
+            return
+        self._ask(nodes)
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while any(answer is not None for answer in self._asked.values()):
+            problem = self._take_answers()
+            if problem is not None:
+                raise ClusterError(problem)
+            if time.monotonic() > deadline:
+                silent = [node for node, answer in self._asked.items() if answer is not None]
+                raise ClusterError(
+                    f"{len(silent)} of {len(nodes)} nodes did not say within {ANSWER_TIMEOUT_S:.0f} s "
+                    f"whether they see {self._place}: look at them with `ray status`, then start the same "
+                    "command again"
+                )
+            time.sleep(0.05)
+
+    def step(self) -> str | None:
+        """Called all the time: what is wrong with a node that has joined, if anything is."""
+        if time.monotonic() - self._looked_at < SECONDS_BETWEEN:
+            return None
+        self._looked_at = time.monotonic()
+        nodes = alive_nodes()
+        if len(nodes) > 1:
+            self._ask(nodes)
+        return self._take_answers()
+
+    def _ask(self, nodes: Sequence[Node]) -> None:
+        new = [node["NodeID"] for node in nodes if node["NodeID"] not in self._asked]
+        if new and not self._asked:
+            write_whole(self._place / PROBE, lambda file: file.write(self._token.encode()))
+        for node_id in new:
+            on_it = NodeAffinitySchedulingStrategy(node_id, soft=False)
+            task = ray.remote(num_cpus=0, max_retries=0)(_read_probe).options(scheduling_strategy=on_it)
+            self._asked[node_id] = task.remote(self._place / PROBE)
+
+    def _take_answers(self) -> str | None:
+        for node_id, answer in list(self._asked.items()):
+            if answer is None or not ray.wait([answer], timeout=0)[0]:
+                continue
+            try:
+                name, read = ray.get(answer)
+            except (
+                ray.exceptions.RayError
+            ):  # it has left again, or its worker died: asked when it is seen next
+                del self._asked[node_id]
+                continue
+            if read != self._token:
+                return (
+                    f"node {name} does not see the study's files in {self._place} ({read}): all nodes must. "
+                    "Give a folder that they share with --runs, or an object store with --storage"
+                )
+            self._asked[node_id] = None
+        return None
+
+
+def _read_probe(path: StudyPath) -> tuple[str, str]:
+    """The node's name, and what it reads there or why it can't."""
+    import platform
+
+    try:
+        with open_whole(path) as file:
+            return platform.node(), file.read().decode()
+    except Exception as error:  # of any file system, and all of it is the answer
+        return platform.node(), f"{type(error).__name__}: {error}"
+
+
+def check_room(num_bytes: int) -> str | None:
+    """A warning where the log will be spilled, as a store is full. ClusterError if one can never hold it."""
+    nodes = alive_nodes()
+    for node in nodes:
+        store = node["Resources"].get("object_store_memory", 0)
+        if num_bytes > SHARE_OF_STORE * store:
+            raise ClusterError(
+                f"the log takes {num_bytes / GIB:.2f} GiB, but the object store of node {node['NodeName']} "
+                f"has {store / GIB:.2f} GiB: start Ray there with `ray start --object-store-memory "
+                f"{int(num_bytes / SHARE_OF_STORE * 1.1)}` and as much /dev/shm, and run with --address auto"
+            )
+    free_by_node = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    free = min(free_by_node.get(node["NodeID"], {}).get("object_store_memory", 0) for node in nodes)
+    if num_bytes > free:
+        return (
+            f"the log takes {num_bytes / GIB:.2f} GiB, but an object store has {free / GIB:.2f} GiB free: "
+            "some of it is spilled to disk and read back, which is slow. Stop what else uses this Ray"
+        )
+    return None
+
+
+def alive_nodes() -> list[Node]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
