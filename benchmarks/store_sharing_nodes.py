@@ -27,7 +27,7 @@ from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from data_pipeline.store import SequenceLog, open_log
 from tests.cluster.nodes import Network, why_not
-from tests.cluster.ray_nodes import start_head, start_worker, wait_to_join
+from tests.cluster.ray_nodes import start_head, start_worker, told, wait_to_join
 
 
 class NodeReader(Reader):
@@ -78,7 +78,7 @@ def measure_on_nodes(prepared: Path, num_nodes: int, processes: list[int]) -> li
         wait_to_join(nodes[0], *nodes)
         command = ("python", "-m", "benchmarks.store_sharing_nodes", "--on-cluster", str(prepared))
         output = nodes[0].run(*command, "--processes", *map(str, processes), timeout=600)
-    rows: list[Row] = json.loads(output.splitlines()[-1])
+    rows: list[Row] = told(output)
     return rows
 
 
