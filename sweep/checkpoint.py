@@ -27,6 +27,15 @@ def save_checkpoint(path: StudyPath, content: dict[str, Any]) -> None:
     write_whole(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **content}, file))
 
 
+def remove_left_overs(folder: StudyPath) -> None:
+    """What attempts left in a trial's folder that were killed while they wrote. Called before the next one
+    writes: an older one that still runs somewhere must not take away what a newer one is about to rename.
+    """
+    if isinstance(folder, Path):
+        for left_over in folder.glob("*.staging"):
+            left_over.unlink(missing_ok=True)
+
+
 def load_checkpoint(path: StudyPath, device: torch.device) -> dict[str, Any]:
     """Tensors and plain values only (`weights_only=True`).
 

@@ -11,6 +11,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
 from sweep.errors import CANNOT_WRITE
+from sweep.files import StorageError
 
 _ANSI_COLOR = re.compile(r"\x1b\[\d+m")
 
@@ -70,6 +71,8 @@ def _error_class(cause: BaseException) -> str:
     if isinstance(cause, FloatingPointError):
         return "diverged"
     if isinstance(cause, OSError) and cause.errno in CANNOT_WRITE:
+        return "cannot_write"
+    if isinstance(cause, StorageError):
         return "cannot_write"
     # By name, so that the driver need not import Torch: torch.OutOfMemoryError.
     names = {parent.__name__ for parent in type(cause).__mro__}

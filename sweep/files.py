@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
@@ -136,8 +136,7 @@ def check_store(uri: str) -> None:
 def write_whole(path: StudyPath, write: Callable[[IO[bytes]], Any]) -> None:
     """The file is there with all that `write` gives it, or as it was before.
 
-    Others may write it as well, also with this process's number, from another node: each has its own staging
-    name, and leaves that of the others alone.
+    On a node that was given up an older attempt may still be writing: each has its own staging name.
     """
     if isinstance(path, BucketPath):
         buffer = io.BytesIO()
@@ -145,7 +144,7 @@ def write_whole(path: StudyPath, write: Callable[[IO[bytes]], Any]) -> None:
         path.write_bytes(buffer.getbuffer())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f"{path.name}.{uuid.uuid4().hex}.staging")
+    staging = path.with_name(f"{path.name}.{uuid4().hex}.staging")
     try:
         with staging.open("wb") as file:
             write(file)
@@ -155,15 +154,6 @@ def write_whole(path: StudyPath, write: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
-
-
-def remove_left_overs(folder: StudyPath) -> None:
-    """What was killed while it wrote there. For who is now the one to write: an older one that still runs,
-    on a node that was given up, then fails, and not the other way round.
-    """
-    if isinstance(folder, Path):
-        for left_over in folder.glob("*.staging"):
-            left_over.unlink(missing_ok=True)
 
 
 def open_whole(path: StudyPath) -> IO[bytes]:

@@ -25,7 +25,7 @@ from results.leaderboard import (
 from results.metrics import Ranks, compute_metrics
 from results.schema import TrialRecord
 from sweep.checkpoint import checkpoint_path, remove_trial_files, trials_with_checkpoint
-from sweep.files import StudyPath
+from sweep.files import StorageError, StudyPath
 from sweep.finalists import FinalistRun, mean_objective, spread_columns, spreads
 from sweep.ranks import ranks_path, read_ranks
 from sweep.study import Study
@@ -59,14 +59,19 @@ class Publisher:
         self._test_means: dict[tuple[int | None, ...], dict[str, float]] = {}
 
     def step(self) -> None:
-        """Called all the time; writes when something changed and the last time is long enough ago."""
+        """Called all the time; writes when something changed and the last time is long enough ago.
+
+        What can't be written as an object store does not answer is written the next time.
+        """
         due = time.monotonic() - self._written_at >= SECONDS_BETWEEN
         if due and self._study.num_changes != self._num_changes:
-            self.write()
+            try:
+                self.write()
+            except StorageError:
+                self._written_at = time.monotonic()
 
     def write(self, exported: TrialRecord | None = None) -> None:
         """`exported`: the trial, of the search or a finalist's, whose weights are in `best/`."""
-        self._num_changes = self._study.num_changes
         self._with_weights = trials_with_checkpoint(self._trial_files)
         records = self._study.records()
         runs = [self._with_test(run) for run in self._study.finalist_runs()]
@@ -92,7 +97,7 @@ class Publisher:
         if runs:
             rows = [self._finalist_row(run, exported) for run in _best_first(by_finalist)]
             write_table(build_finalists(rows), self._folder / FINALISTS_FILE, self._facts)
-        self._written_at = time.monotonic()
+        self._written_at, self._num_changes = time.monotonic(), self._study.num_changes
 
     def _with_test(self, run: FinalistRun) -> FinalistRun:
         """Its test metrics are in no report: they are computed from the ranks that it left."""

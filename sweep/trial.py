@@ -14,9 +14,9 @@ from data_pipeline.device import DeviceSequences
 from data_pipeline.schema import Manifest
 from data_pipeline.split import Split
 from data_pipeline.store import SequenceLog
-from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from sweep.checkpoint import checkpoint_path, load_checkpoint, remove_left_overs, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from sweep.files import StudyPath, remove_left_overs
+from sweep.files import StudyPath
 from sweep.host import give_back_memory
 from sweep.hparams import typed_configs
 from sweep.mailbox import Report

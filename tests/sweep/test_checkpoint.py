@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweep.checkpoint import load_checkpoint, save_checkpoint
-from sweep.files import remove_left_overs
+from sweep.checkpoint import load_checkpoint, remove_left_overs, save_checkpoint
 
 
 def test_an_attempt_does_not_lose_what_it_writes_to_an_older_one(

@@ -8,6 +8,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from sweep import failures
 from sweep.distributed import first_cause
 from sweep.failures import classify
+from sweep.files import StorageError
 
 
 class CudaError(torch.OutOfMemoryError):
@@ -25,6 +26,7 @@ def raised_in_a_worker(cause: Exception) -> RayTaskError:
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
         (CudaError("of a subclass"), "out_of_memory"),
         (MemoryError("of the host"), "out_of_memory"),
+        (StorageError("no answer"), "cannot_write"),
         (ZeroDivisionError("1 / 0"), "error"),
         (RuntimeError("CUDA error"), "error"),
     ],
