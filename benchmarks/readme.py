@@ -22,6 +22,7 @@ NAMES = (
     "mhc_overhead",
     "prepare_log",
     "store_sharing",
+    "store_sharing_nodes",
     "sweep_overhead",
     "sweep_vs_plain_tune",
     "study_cost",

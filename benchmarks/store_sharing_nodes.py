@@ -3,10 +3,10 @@
 The nodes are namespaces of this machine (tests/cluster/nodes.py), each with a /dev/shm of its own. The
 driver puts the log into the store of the first, as a study does, and the processes are shared out evenly.
 Each opens the log as a trial does and reads all of it. `store_mb_a_node` is what Ray says that each node's
-store holds. The proportional set sizes (PSS) of all processes, and of the stores, which map the log too,
-add up to one copy a node; `store_pss_grown_share` is by how much that sum grew for each process more than
-in the row before, over the size of the log. What a trial has of its own (`private_grown_mb_each`) grows
-with the number of users.
+store holds. The proportional set sizes (PSS) of all processes, the driver's and the stores' included as
+they map the log too, add up to one copy a node; `store_pss_grown_share` is by how much that sum grew for
+each process more than in the row before, over the size of the log. What a trial has of its own
+(`private_grown_mb_each`) grows with the number of users.
 
 python -m benchmarks.store_sharing_nodes [--data LOG] [--nodes 2] [--processes 2 8]     (as root)
 """
@@ -27,7 +27,7 @@ from data_pipeline.config import DataConfig
 from data_pipeline.prepare import prepare
 from data_pipeline.store import SequenceLog, open_log
 from tests.cluster.nodes import Network, why_not
-from tests.cluster.ray_nodes import start_head, start_worker, wait_to_join
+from tests.cluster.ray_nodes import start_head, start_worker, told, wait_to_join
 
 
 class NodeReader(Reader):
@@ -78,7 +78,7 @@ def measure_on_nodes(prepared: Path, num_nodes: int, processes: list[int]) -> li
         wait_to_join(nodes[0], *nodes)
         command = ("python", "-m", "benchmarks.store_sharing_nodes", "--on-cluster", str(prepared))
         output = nodes[0].run(*command, "--processes", *map(str, processes), timeout=600)
-    rows: list[Row] = json.loads(output.splitlines()[-1])
+    rows: list[Row] = told(output)
     return rows
 
 
@@ -113,7 +113,8 @@ def measure_processes(log: SequenceLog, shards: list[Any], number: int) -> Row:
     ]
     for reader in readers:
         ray.kill(reader)
-    pss = sum(process["store_pss"] for process in after) + sum(stores.values())
+    driver = Reader().memory()  # it has put the log there, and maps it
+    pss = sum(process["store_pss"] for process in (driver, *after)) + sum(stores.values())
     grown = sum(process["private"] for process in after) - sum(process["private"] for process in before)
     return {
         "processes": number,

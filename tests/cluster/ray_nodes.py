@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tests.cluster.nodes import Node, wait_until
 
@@ -58,7 +59,12 @@ def start_worker(
 
 
 def look(head: Node) -> Cluster:
-    return Cluster(**json.loads(head.run("python", "-c", LOOK).splitlines()[-1]))
+    return Cluster(**told(head.run("python", "-c", LOOK)))
+
+
+def told(output: str) -> Any:
+    """The line of JSON among those of Ray, which speaks when it likes, of nodes that it has lost."""
+    return next(json.loads(line) for line in output.splitlines() if line.startswith(("{", "[{")))
 
 
 def wait_for(head: Node, condition: Callable[[Cluster], bool], what: str, timeout: float = 90) -> None:

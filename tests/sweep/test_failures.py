@@ -1,9 +1,11 @@
 import pytest
 import torch
+from ray.core.generated.common_pb2 import ActorDeathCause  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from sweep import failures
 from sweep.distributed import first_cause
 from sweep.failures import classify
 from sweep.files import StorageError
@@ -48,6 +50,20 @@ def test_what_a_trial_raised(cause: Exception, error_class: str) -> None:
 def test_a_lost_worker_is_not_the_trials_doing(error: RayActorError, error_class: str) -> None:
     failure = classify(error)
     assert failure.error_class == error_class and failure.is_interruption
+
+
+@pytest.mark.parametrize(
+    ("reason", "error_class"), [("NODE_DIED", "node_lost"), ("WORKER_DIED", "interrupted")]
+)
+def test_ray_knows_whether_the_node_was_lost_too(
+    monkeypatch: pytest.MonkeyPatch, reason: str, error_class: str
+) -> None:
+    cause = ActorDeathCause()
+    cause.actor_died_error_context.reason = type(cause.actor_died_error_context).Reason.Value(reason)
+    monkeypatch.setattr(failures, "actors", lambda actor_id: {"DeathCause": cause})
+    error = ActorDiedError()
+    error.actor_id = "0f"
+    assert classify(error).error_class == error_class
 
 
 def test_a_worker_that_can_not_even_start_is_an_error_of_the_code() -> None:

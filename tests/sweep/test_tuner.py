@@ -136,6 +136,8 @@ def test_each_failure_has_its_state(tmp_path: Path) -> None:
             ("failed", 2, 1, f"error: {odd}"),
             ("complete", 3, 1, None),
         ]
+        (death,) = study.trial(0).user_attrs["interruptions"]  # counted: the worker died, its node did not
+        assert "its worker process has died" in death
         traceback = study._trials()[3].user_attrs["error"]["traceback"]
         assert 'raise KeyError("no such layer")' in traceback
     done = attempts(tmp_path)
