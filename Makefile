@@ -9,7 +9,7 @@ BENCHES := train_epoch rank_users growth large_catalogue tisasrec_memory mhc_ove
 SEARCHES := pruning sweep_vs_plain_tune  # two studies each: hours at full length
 READY := $(VENV)/.ready
 
-.PHONY: sweep test check faults cluster cluster-tools bench bench-peers format clean
+.PHONY: sweep test check faults cluster cluster-short cluster-tools bench bench-peers format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, got {v[0]}.{v[1]}; set PYTHON=python3.11" if v < (3, 11) else 0)'
@@ -26,13 +26,16 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -m "not faults and not long"
+	$(BIN)/pytest -m "not faults and not cluster"
 
 faults: $(READY)  # the fault campaign in its long form
 	$(BIN)/pytest -m faults tests/faults
 
-cluster: $(READY) cluster-tools  # several nodes on this machine, in the long form; as root
+cluster: $(READY) cluster-tools  # several nodes on this machine; as root
 	$(BIN)/pytest -m cluster tests/cluster
+
+cluster-short: $(READY) cluster-tools  # its form of a few minutes
+	$(BIN)/pytest -m "cluster and not long" tests/cluster
 
 cluster-tools:  # what tests/cluster needs beside root; where it can't be had they are skipped and say so
 	@command -v sshd ip nsenter rsync > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null || { \

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from sweep.files import BucketPath, StudyPath, open_whole, write_whole
+from sweep.files import TRIALS, BucketPath, StudyPath, open_whole, write_whole
 
 FORMAT_VERSION = 1
-TRIALS, CHECKPOINT = "trials", "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 
 Place = TypeVar("Place", Path, BucketPath, StudyPath)
 

@@ -122,17 +122,28 @@ def fetch(
     runs: Annotated[
         Path | None, typer.Option(help="Folder of studies there.  [default: that of the study's job]")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Object store that it was run with: no cluster is asked then.")
+    ] = None,
 ) -> None:
     """Bring a study's tables, journal and best model home; also while it runs."""
+    from sweep.files import BucketPath, check_store
     from sweep.jobs import Cluster
-    from sweep.parcel import check_replaceable, read_frame, unpack
+    from sweep.parcel import check_replaceable, fetch_from_store, read_frame, unpack
 
     with user_errors():
         check_replaceable(to / study)
-        cluster = Cluster(address)
-        data = read_frame(_ask(cluster, study, f"parcel {shlex.quote(study)}", runs))
-        unpack(data, to / study, {"address": cluster.address, "study": study, "at": _now()})
-        say(f"fetched {len(data):,} bytes into {relative((to / study).absolute())}")
+        if storage is not None:
+            check_store(storage)
+            place = BucketPath(storage) / study
+            source = {"storage": str(place), "study": study, "at": _now()}
+            num_bytes = fetch_from_store(place, to / study, source)
+        else:
+            cluster = Cluster(address)
+            data = read_frame(_ask(cluster, study, f"parcel {shlex.quote(study)}", runs))
+            unpack(data, to / study, {"address": cluster.address, "study": study, "at": _now()})
+            num_bytes = len(data)
+        say(f"fetched {num_bytes:,} bytes into {relative((to / study).absolute())}")
         if not (to / study / "best").is_dir():
             say("there is no best model yet")
 

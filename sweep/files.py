@@ -25,6 +25,7 @@ from results.durable import sync
 from sweep.errors import ConfigError, UserError
 
 SCHEMES = ("s3", "gs")
+TRIALS = "trials"  # folder of a study with its trials' files
 
 
 class StorageError(UserError, RuntimeError):

@@ -21,9 +21,12 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sweep.errors import ClusterError, UserError
+from sweep.files import TRIALS, BucketPath
+from sweep.study_reader import JOURNAL_NAME
 
 VERSION = 1
 MAX_BYTES = 256 * 2**20  # of the files; a log goes through the memory of two of Ray's processes
@@ -87,17 +90,43 @@ def read_frame(log: str) -> bytes:
 
 
 def unpack(data: bytes, folder: Path, source: dict[str, str]) -> None:
-    """As the whole folder, in place of an older copy. Raises UserError rather than replace anything else."""
+    """A parcel's data as the whole folder. Raises UserError where that would replace more than a copy."""
+    with _whole_folder(folder, source) as staging:
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+                tar.extractall(staging, filter="data")
+        except (tarfile.TarError, EOFError) as error:
+            raise ClusterError(f"the parcel is refused: {error}") from None
+
+
+def fetch_from_store(place: BucketPath, folder: Path, source: dict[str, str]) -> int:
+    """What a study has in an object store, its trials' files left out; how many bytes that is."""
+    num_bytes = 0
+    with _whole_folder(folder, source) as staging:
+        names = [name for name in place.names_below() if not name.startswith(f"{TRIALS}/")]
+        if JOURNAL_NAME not in names:
+            raise UserError(f"there is no study in {place}")
+        for name in names:
+            path = (staging / name).resolve()
+            if not path.is_relative_to(staging.resolve()):
+                raise UserError(f"{place} is refused: it holds a file named {name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            num_bytes += path.write_bytes((place / name).read_bytes())
+    return num_bytes
+
+
+@contextmanager
+def _whole_folder(folder: Path, source: dict[str, str]) -> Iterator[Path]:
+    """What is written to the folder that it gives stands in the place of an older copy, or nothing does."""
     check_replaceable(folder)
     staging, replaced = (folder.with_name(f".{folder.name}.{word}") for word in ("fetching", "replaced"))
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-            tar.extractall(staging, filter="data")
-    except (tarfile.TarError, EOFError) as error:
+        yield staging
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
-        raise ClusterError(f"the parcel is refused: {error}") from None
+        raise
     (staging / MARK).write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():

@@ -16,8 +16,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from sweep.errors import UserError
 from sweep.files import BucketPath, StorageError
 from sweep.mirror import Mirror, OtherDriverError
+from sweep.parcel import fetch_from_store
 from sweep.study import JOURNAL_NAME
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +172,26 @@ def test_a_head_that_lost_its_disk(tmp_path: Path, bucket: BucketPath) -> None:
     weights = (bucket / "best" / "model.safetensors").read_bytes()
     assert weights == (head / "runs/mine/best/model.safetensors").read_bytes()
     assert not (head / "runs/mine/trials").exists()
+
+    home = tmp_path / "home"
+    home.mkdir()
+    fetch = [sys.executable, "-m", "sweep", "fetch", "mine", "--storage", bucket.store]
+    fetched = subprocess.run(fetch, cwd=home, env=environment, capture_output=True, text=True, timeout=60)
+    assert fetched.returncode == 0 and "into runs/mine" in fetched.stdout, fetched.stderr
+    assert (home / "runs/mine/best/model.safetensors").read_bytes() == weights
+    assert not (home / "runs/mine/trials").exists()
+
+
+def test_what_can_not_be_fetched(tmp_path: Path, bucket: BucketPath) -> None:
+    with pytest.raises(UserError, match=r"there is no study in s3://bucket-.*/studies/mine"):
+        fetch_from_store(bucket, tmp_path / "mine", {})
+    (bucket / JOURNAL_NAME).write_bytes(b"one\n")
+    assert fetch_from_store(bucket, tmp_path / "mine", {}) == 4
+    assert fetch_from_store(bucket, tmp_path / "mine", {}) == 4  # a copy may be replaced
+    (tmp_path / "own").mkdir()
+    with pytest.raises(UserError, match="was not fetched"):
+        fetch_from_store(bucket, tmp_path / "own", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "own"]
 
 
 def leaderboard(bucket: BucketPath) -> pd.DataFrame:
