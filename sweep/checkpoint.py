@@ -64,5 +64,4 @@ def remove_trial_files(study_folder: StudyPath, trial_number: int) -> None:
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for name in folder.names_below():
-        (folder / name).unlink()
+    folder.remove_all()

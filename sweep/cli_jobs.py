@@ -67,12 +67,16 @@ def on_head(context: typer.Context) -> None:
     raise typer.Exit(_seqsweep([verb, *words, *on_cluster]))
 
 
+SWITCHES = ("--tensorboard", "--drop-duplicates", "--detach", "--no-follow")  # flags without a value
+
+
 def flags_of(words: Sequence[str]) -> list[str]:
     """`key=value` as `--key value`, as a launcher quotes nothing; the value of a flag stays as it is."""
     flags: list[str] = []
     for word in words:
         found = re.fullmatch(r"([a-z][a-z_-]*)=(.*)", word)
-        is_value = bool(flags) and flags[-1].startswith("--") and "=" not in flags[-1]
+        is_value = bool(flags) and flags[-1].startswith("--") and flags[-1] not in SWITCHES
+        is_value = is_value and "=" not in flags[-1]
         if found is None or is_value:
             flags.append(word)
         else:

@@ -78,6 +78,8 @@ def _room_for_trials(hardware: HardwareConfig, say: Callable[[str], None]) -> It
     """With `wait_minutes` ask an autoscaler for nodes, and wait for the first."""
     resources = trial_resources(hardware, _nodes())
     if not hardware.wait_minutes:
+        if hardware.address is not None:
+            request_resources(bundles=[])  # what a driver that was killed has left
         check_satisfiable(resources, _nodes())
         yield resources
         return

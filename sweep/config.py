@@ -118,6 +118,21 @@ class StudyConfig(BaseModel):
             check_store(storage)
         return storage
 
+    @field_validator("runs")
+    @classmethod
+    def _a_folder(cls, runs: Path) -> Path:
+        if re.match(r"[a-z0-9]+:/", str(runs)):
+            raise ValueError("must be a folder; an object store is given as storage")
+        return runs
+
+    @model_validator(mode="after")
+    def _disk_of_this_machine(self) -> Self:
+        if self.storage is not None and self.budget.max_disk_gb is not None:
+            raise ValueError(
+                "max_disk_gb is of the study's folder, and storage keeps the checkpoints elsewhere"
+            )
+        return self
+
     @property
     def folder(self) -> Path:
         """Where the driver writes."""

@@ -22,7 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from sweep.failures import lost_its_node
-from sweep.files import BucketPath, StudyPath
+from sweep.files import RAY_FOLDER, BucketPath, StudyPath
 from sweep.mailbox import Mailbox, Report
 from sweep.trial import TrialContext, train_request
 from sweep.workers import Workers
@@ -91,9 +91,9 @@ def run_trial_on_workers(
 def _storage(folder: StudyPath) -> dict[str, Any]:
     """Of Ray Train's own files, which all workers must reach."""
     if isinstance(folder, BucketPath):
-        place = folder / "ray"
+        place = folder / RAY_FOLDER
         return {"storage_path": place.in_filesystem, "storage_filesystem": place.filesystem}
-    return {"storage_path": str(folder.absolute() / "ray")}
+    return {"storage_path": str(folder.absolute() / RAY_FOLDER)}
 
 
 def mark(trial_number: int, attempt: int) -> float:

@@ -32,7 +32,7 @@ from sweep.config import BEFORE_SCHEDULES, StudyConfig
 from sweep.distributed import LeftOvers, run_trial_on_workers
 from sweep.errors import ConfigError
 from sweep.evaluation import ModelScorer, Ranker
-from sweep.files import BucketPath
+from sweep.files import RAY_FOLDER, BucketPath
 from sweep.finalists import plan, winner
 from sweep.hparams import typed_configs
 from sweep.mirror import Mirror
@@ -85,6 +85,8 @@ def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -
         publisher.write()
         if study.has_more or plan_finalists(config, study):
             search(config, study, log, publisher, mirror, view)
+        if mirror is not None:
+            mirror.copy()
         publisher.write()
         if mirror is not None:
             mirror.copy()
@@ -266,9 +268,10 @@ def search(
                 study.stop(problem)
             if context.num_workers > 1:
                 left_overs.step((live.number, live.attempt) for live in study.live_trials())
-            publisher.step()
             if mirror is not None:
-                mirror.step(study)
+                mirror.step(study)  # first: what another driver may need is not removed
+            if study.stopped_because is None:
+                publisher.step()
             view.step(study)
 
         while study.has_more or plan_finalists(config, study):
@@ -284,6 +287,8 @@ def search(
             )
             if study.stopped_because is not None:
                 break
+        if isinstance(context.folder, BucketPath):
+            (context.folder / RAY_FOLDER).remove_all()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Whole files: in a folder, or in an object store that the nodes of a cluster reach without sharing one.
 
 A file that exists is complete. In a folder it is written beside its place, synced, then renamed; an object
-store has no half objects: one is put in a single call.
+store shows an object when all of it is there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,8 @@ from results.durable import sync
 from sweep.errors import ConfigError, UserError
 
 SCHEMES = ("s3", "gs")
+FETCHED = "fetched.json"  # says that a study's folder is a copy, which a newer one may replace
+RAY_FOLDER = "ray"  # of a study: what Ray itself writes while it runs
 TRIALS = "trials"  # folder of a study with its trials' files
 
 
@@ -87,6 +89,12 @@ class BucketPath:
         with self._errors():
             self.filesystem.delete_file(self.in_filesystem)
 
+    def remove_all(self) -> None:
+        """All files below."""
+        for name in self.names_below():
+            with suppress(FileNotFoundError):
+                (self / name).unlink()
+
     def names_below(self) -> list[str]:
         """Of all files below, however deep, relative to this place."""
         with self._errors():
@@ -127,6 +135,10 @@ def _filesystem(store: str) -> tuple[fs.FileSystem, str]:
 def check_store(uri: str) -> None:
     """Raises ConfigError for what is no URI of an object store; nothing is asked of the store."""
     parts = urlsplit(uri)
+    if parts.password is not None:  # a study's settings are copied, sent and printed
+        raise ConfigError(
+            "storage must not hold keys: give them in the environment, or by the machine's role"
+        )
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise ConfigError(
             f"storage must be {' or '.join(f'{scheme}://BUCKET/PREFIX' for scheme in SCHEMES)}, got {uri}; "

@@ -54,7 +54,8 @@ def describe(error: ValidationError, what: str) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
-        given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+        is_secret = key == "storage"  # it may hold keys
+        given = "" if isinstance(problem["input"], dict) or is_secret else f", got {problem['input']!r}"
         message = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{what} {key}: {message}{given}" if key else f"{what}s: {message}")
     return "\n".join(lines)

@@ -204,8 +204,12 @@ class _TakenError(RuntimeError):
 
 
 def dashboard_url(address: str) -> str:
-    url = urlsplit(address if "://" in address else f"http://{address}")
-    if url.scheme not in ("http", "https") or not url.hostname:
+    try:
+        url = urlsplit(address if "://" in address else f"http://{address}")
+        is_one = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # of a port that is none, say
+        is_one = False
+    if not is_one:
         raise ClusterError(
             f"address must be that of a Ray dashboard, as http://HEAD:8265, got {address!r}: "
             "through ssh it is `ssh -L 8265:127.0.0.1:8265 HEAD` and http://127.0.0.1:8265"

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from sweep.files import BucketPath, StorageError
+from sweep.files import FETCHED, BucketPath, StorageError
 from sweep.study import JOURNAL_NAME, Study
 
 SHARE_OF_TIME = 0.05  # at most so much of the driver's time goes into copying
 SECONDS_TO_TRY_AGAIN = 30.0
 BEST = "best"
+SUFFIXES = (".parquet", ".toml", ".json", ".html")
 COMPLETE = "config.json"  # of best/: copied last
 
 
@@ -30,7 +32,7 @@ class Mirror:
         self._bucket = bucket
         self._say = say
         self._size = 0  # of the journal as it was copied last
-        self._copied: dict[str, float] = {}  # other files, by name: when they were changed
+        self._copied: dict[Path, float] = {}  # other files: when they were changed
         self._num_turns = -1
         self._not_before = 0.0
 
@@ -80,7 +82,7 @@ class Mirror:
         """Raises StorageError."""
         there = self._bucket / JOURNAL_NAME
         size = there.size() or 0
-        if size != self._size:
+        if size != self._size and not self._is_ours(there):
             raise OtherDriverError(
                 f"{there} has {size:,} bytes, not the {self._size:,} that were copied there: another driver "
                 "writes this study. Stop one of the two, then start the other again"
@@ -88,16 +90,27 @@ class Mirror:
         journal = (self._folder / JOURNAL_NAME).read_bytes()
         there.write_bytes(journal)
         self._size = len(journal)
-        for path in self._other_files():
-            name, changed = path.relative_to(self._folder).as_posix(), path.stat().st_mtime
-            if self._copied.get(name) != changed:
-                (self._bucket / name).write_bytes(path.read_bytes())
-                self._copied[name] = changed
+        changed = {path: path.stat().st_mtime for path in self._other_files()}
+        changed = {path: time for path, time in changed.items() if self._copied.get(path) != time}
+        if any(path.parent.name == BEST for path in changed):
+            with suppress(FileNotFoundError):  # until all of it is there again
+                (self._bucket / BEST / COMPLETE).unlink()
+            changed |= {path: path.stat().st_mtime for path in self._best()}
+        for path, time_s in changed.items():
+            (self._bucket / path.relative_to(self._folder).as_posix()).write_bytes(path.read_bytes())
+            self._copied[path] = time_s
+
+    def _is_ours(self, there: BucketPath) -> bool:
+        """A copy may have come through although the store's answer was lost."""
+        try:
+            return (self._folder / JOURNAL_NAME).read_bytes().startswith(there.read_bytes())
+        except FileNotFoundError:
+            return True  # somebody took it away: it is put again
 
     def _other_files(self) -> list[Path]:
-        own = [
-            path for path in self._folder.iterdir() if path.suffix in (".parquet", ".toml", ".json", ".html")
-        ]
+        own = [path for path in self._folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
+        return [path for path in own if not path.name.startswith(".") and path.name != FETCHED] + self._best()
+
+    def _best(self) -> list[Path]:
         best = [path for path in (self._folder / BEST).glob("*") if path.is_file()]
-        best.sort(key=lambda path: path.name == COMPLETE)
-        return [path for path in own if path.is_file() and not path.name.startswith(".")] + best
+        return sorted(best, key=lambda path: path.name == COMPLETE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,9 +13,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep.errors import ClusterError
-from sweep.files import StudyPath, open_whole, write_whole
+from sweep.files import StorageError, StudyPath, open_whole, write_whole
 
-PROBE = "reached-by-all-nodes"  # a file in the study's place, while it runs
+PROBE = "reached"  # begins the name of a file in the study's place, while it runs
+SECONDS_TO_SEE = 15.0  # a shared folder may show new files late, and a store may not answer at once
 ANSWER_TIMEOUT_S = 120.0  # a new worker process has to start for it
 SECONDS_BETWEEN = 5.0
 SHARE_OF_STORE = 0.9  # trials put small things there too
@@ -29,6 +31,7 @@ class NodeWatch:
     def __init__(self, place: StudyPath) -> None:
         self._place = place
         self._token = uuid4().hex
+        self._probe = place / f"{PROBE}-{self._token}"
         self._asked: dict[str, ray.ObjectRef[Any] | None] = {}  # by node; None once it is known to see them
         self._looked_at = time.monotonic()
 
@@ -44,7 +47,7 @@ class NodeWatch:
     def __exit__(self, *exc_info: object) -> None:
         if self._asked:
             with suppress(FileNotFoundError):
-                (self._place / PROBE).unlink()
+                self._probe.unlink()
 
     def _ask_all(self) -> None:
         nodes = alive_nodes()
@@ -71,18 +74,19 @@ class NodeWatch:
             return None
         self._looked_at = time.monotonic()
         nodes = alive_nodes()
-        if len(nodes) > 1:
-            self._ask(nodes)
+        with suppress(StorageError):  # then they are asked the next time
+            if len(nodes) > 1:
+                self._ask(nodes)
         return self._take_answers()
 
     def _ask(self, nodes: Sequence[Node]) -> None:
         new = [node["NodeID"] for node in nodes if node["NodeID"] not in self._asked]
         if new and not self._asked:
-            write_whole(self._place / PROBE, lambda file: file.write(self._token.encode()))
+            write_whole(self._probe, lambda file: file.write(self._token.encode()))
         for node_id in new:
             on_it = NodeAffinitySchedulingStrategy(node_id, soft=False)
             task = ray.remote(num_cpus=0, max_retries=0)(_read_probe).options(scheduling_strategy=on_it)
-            self._asked[node_id] = task.remote(self._place / PROBE)
+            self._asked[node_id] = task.remote(self._probe, SECONDS_TO_SEE)
 
     def _take_answers(self) -> str | None:
         for node_id, answer in list(self._asked.items()):
@@ -90,9 +94,11 @@ class NodeWatch:
                 continue
             try:
                 name, read = ray.get(answer)
-            except (
-                ray.exceptions.RayError
-            ):  # it has left again, or its worker died: asked when it is seen next
+            except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
+                last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                return f"node {node_id[:8]} can't run seqsweep ({last_line}): install the same on all nodes"
+            except ray.exceptions.RayError:
+                # It has left again, or its worker died: asked when it is seen next.
                 del self._asked[node_id]
                 continue
             if read != self._token:
@@ -104,15 +110,17 @@ class NodeWatch:
         return None
 
 
-def _read_probe(path: StudyPath) -> tuple[str, str]:
+def _read_probe(path: StudyPath, timeout_s: float) -> tuple[str, str]:
     """The node's name, and what it reads there or why it can't."""
-    import platform
-
-    try:
-        with open_whole(path) as file:
-            return platform.node(), file.read().decode()
-    except Exception as error:  # of any file system, and all of it is the answer
-        return platform.node(), f"{type(error).__name__}: {error}"
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with open_whole(path) as file:
+                return platform.node(), file.read().decode()
+        except Exception as error:  # of any file system, and all of it is the answer
+            if time.monotonic() > deadline:
+                return platform.node(), f"{type(error).__name__}: {error}"
+        time.sleep(0.5)
 
 
 def check_room(num_bytes: int) -> str | None:

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweep.errors import ClusterError, UserError
-from sweep.files import TRIALS, BucketPath
+from sweep.files import FETCHED, BucketPath
 from sweep.study_reader import JOURNAL_NAME
 
 VERSION = 1
@@ -34,7 +34,6 @@ PARTS = (
     *("leaderboard.parquet", "epochs.parquet", "finalists.parquet", "report.html"),
     *("study.toml", "environment.json", "study.journal", "best"),
 )
-MARK = "fetched.json"  # says that a folder is a copy, which may be replaced by a newer one
 FRAME = re.compile(
     r"^SEQSWEEP-PARCEL (?P<version>\d+) (?P<size>\d+) (?P<sha256>[0-9a-f]{64})\n"
     r"(?P<body>[A-Za-z0-9+/=\n]*)^SEQSWEEP-PARCEL-END$",
@@ -100,10 +99,10 @@ def unpack(data: bytes, folder: Path, source: dict[str, str]) -> None:
 
 
 def fetch_from_store(place: BucketPath, folder: Path, source: dict[str, str]) -> int:
-    """What a study has in an object store, its trials' files left out; how many bytes that is."""
+    """A study's parts from an object store; how many bytes that is."""
     num_bytes = 0
     with _whole_folder(folder, source) as staging:
-        names = [name for name in place.names_below() if not name.startswith(f"{TRIALS}/")]
+        names = [name for name in place.names_below() if name.split("/")[0] in PARTS]
         if JOURNAL_NAME not in names:
             raise UserError(f"there is no study in {place}")
         for name in names:
@@ -127,7 +126,7 @@ def _whole_folder(folder: Path, source: dict[str, str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    (staging / MARK).write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+    (staging / FETCHED).write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():
         os.rename(folder, replaced)
@@ -136,7 +135,7 @@ def _whole_folder(folder: Path, source: dict[str, str]) -> Iterator[Path]:
 
 
 def check_replaceable(folder: Path) -> None:
-    if folder.exists() and not (folder / MARK).is_file():
+    if folder.exists() and not (folder / FETCHED).is_file():
         raise UserError(
             f"{folder} is there already and was not fetched: a study of this machine would be lost. "
             "Give --to another folder"

@@ -167,8 +167,8 @@ class Publisher:
         for record in ended[KEPT_CHECKPOINTS:] + failed + lost:
             if record.trial is None or record.trial in self._dropped:
                 continue
-            self._dropped.add(record.trial)
             remove_trial_files(self._trial_files, record.trial)
+            self._dropped.add(record.trial)
             self._with_weights.discard(record.trial)
 
 

@@ -38,8 +38,7 @@ class Launch:
 
     def path(self, path: str) -> str:
         """As a shell word on the head."""
-        whole = path.startswith("/") or "://" in path
-        return shlex.quote(path) if whole else f"{self.home}/{shlex.quote(path)}"
+        return shlex.quote(path) if path.startswith("/") else f"{self.home}/{shlex.quote(path)}"
 
     def line(self, words: str, settings: bool = False) -> str:
         """A shell line; `words`: quoted arguments of seqsweep; `settings`: it reads them from its input."""

@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from results.schema import Hparam
+from sweep.files import FETCHED
 from sweep.finalists import Race
 from sweep.journal import Journal
 from sweep.pruning import FINALIST_OF, family_view, make_pruner
@@ -113,6 +114,7 @@ class Study(StudyReader):
                 with journal.transaction():
                     found = create_study(storage, name, settings, points, directions)
             check_same_search(found, folder, name=name, seed=seed, search=search)
+            (folder / FETCHED).unlink(missing_ok=True)  # no mere copy from now on
             if found.user_attrs["search"] != search.model_dump(mode="json"):
                 found.set_user_attr("search", search.model_dump(mode="json"))
             return cls(journal, found, space, search)
@@ -128,6 +130,7 @@ class Study(StudyReader):
         """
         journal, found = open_journal(folder)
         try:
+            (folder / FETCHED).unlink(missing_ok=True)
             attributes = found.user_attrs
             space = make_space(attributes) if make_space is not None else _no_space
             return cls(journal, found, space, SearchConfig(**attributes["search"]))

@@ -23,6 +23,7 @@ from ray.tune.experiment import Trial
 
 from sweep.adapters import Experiment, StudyCallback, StudyScheduler, StudySearcher, StudyStopper
 from sweep.errors import UserError
+from sweep.files import RAY_FOLDER
 from sweep.study import Study
 
 Trainable = Callable[[dict[str, Any]], None]
@@ -61,7 +62,7 @@ def run_trials(
             "a study can't be run through a ray:// address, which would ship the driver's side away. "
             "Start on a node of the cluster with --address auto, or submit a job"
         )
-    ray_folder = folder.absolute() / "ray"
+    ray_folder = folder.absolute() / RAY_FOLDER
     try:
         while study.has_more:
             _run_experiment(Experiment(study, concurrency, on_step), trainable, resources, ray_folder)

@@ -1,7 +1,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 import torch
@@ -90,6 +90,24 @@ def test_a_bucket_that_is_not_there_is_one_message(bucket: BucketPath) -> None:
 def test_what_is_no_store_is_refused(storage: str) -> None:
     with pytest.raises(ConfigError, match="storage"):
         StudyConfig.build({"storage": storage})
+
+
+def test_keys_are_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="storage must not hold keys") as caught:
+        StudyConfig.build({"storage": "s3://key:secret@bucket/prefix"})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"runs": "s3://bucket/runs"}, "an object store is given as storage"),
+        ({"storage": "s3://bucket", "budget": {"max_disk_gb": 1}}, "max_disk_gb"),
+    ],
+)
+def test_what_does_not_go_with_a_store(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        StudyConfig.build(settings)
 
 
 def test_an_option_that_the_store_has_not(bucket: BucketPath) -> None:

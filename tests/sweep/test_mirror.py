@@ -109,6 +109,44 @@ def test_a_second_driver_stops_the_study(tmp_path: Path, bucket: BucketPath) -> 
         mirror.copy()
 
 
+def test_a_copy_whose_answer_was_lost_is_ours(tmp_path: Path, bucket: BucketPath) -> None:
+    write(tmp_path, b"one\n")
+    mirror, _ = mirror_of(tmp_path, bucket)
+    mirror.copy()
+    (bucket / JOURNAL_NAME).write_bytes(b"one\ntwo\n")  # got there, as this driver does not know
+    write(tmp_path, b"one\ntwo\nthree\n")
+    mirror.copy()
+    assert copy_of(bucket) == b"one\ntwo\nthree\n"
+
+
+def test_a_best_model_is_replaced_as_a_whole(
+    tmp_path: Path, bucket: BucketPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, b"one\n")
+    (tmp_path / "best").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "best" / name).write_text("old")
+    mirror, _ = mirror_of(tmp_path, bucket)
+    mirror.copy()
+    (tmp_path / "best" / "model.safetensors").write_text("new")
+    os.utime(tmp_path / "best" / "model.safetensors", (1, 1))
+    put = BucketPath.write_bytes
+
+    def killed(path: BucketPath, content: bytes) -> None:
+        put(path, content)
+        if path.key.endswith("model.safetensors"):
+            raise StorageError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BucketPath, "write_bytes", killed)
+        with pytest.raises(StorageError, match="killed"):
+            mirror.copy()
+    assert not (bucket / "best" / "config.json").exists()
+    mirror.copy()
+    assert (bucket / "best" / "config.json").exists()
+    assert (bucket / "best" / "model.safetensors").read_bytes() == b"new"
+
+
 def test_a_store_that_fails_is_tried_again(
     tmp_path: Path, bucket: BucketPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ def test_a_single_node_is_not_asked(ray_address: str, tmp_path: Path) -> None:
 def test_nodes_that_see_the_files(two_nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes_module, "SECONDS_BETWEEN", 0.0)
     with NodeWatch(tmp_path) as watch:
-        assert (tmp_path / PROBE).exists()
+        assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == [PROBE]
         assert watch.step() is None
     assert list(tmp_path.iterdir()) == []
 
@@ -48,6 +48,7 @@ def test_a_node_that_joins_is_asked(
     ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes_module, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(nodes_module, "SECONDS_TO_SEE", 0.6)
     real = nodes_module.alive_nodes
     with NodeWatch(tmp_path) as watch:
         monkeypatch.setattr(nodes_module, "alive_nodes", lambda: real() * 2)
@@ -56,6 +57,19 @@ def test_a_node_that_joins_is_asked(
         while problem is None and any(watch._asked.values()):
             problem = watch.step()
     assert "FileNotFoundError" in (problem or "")
+
+
+def test_a_node_that_can_not_run_seqsweep(
+    two_nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, timeout_s: float) -> None:
+        raise ModuleNotFoundError("No module named 'sweep'")
+
+    monkeypatch.setattr(nodes_module, "_read_probe", fail)
+    words = r"can't run seqsweep .*No module named 'sweep'.*: install the same"
+    with pytest.raises(ClusterError, match=words):
+        NodeWatch(tmp_path).__enter__()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

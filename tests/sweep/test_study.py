@@ -11,6 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from results.schema import Hparam
+from sweep.files import FETCHED
 from sweep.journal import Journal, StudyLockedError
 from sweep.search import USUAL_BATCH_SIZE
 from sweep.seeds import derive_seed, trial_seed
@@ -665,3 +666,15 @@ def test_each_new_report_is_told_on(study: Study) -> None:
     study.report(1, report(1, 0.25))
     study.report(1, report(1, 0.25))  # known
     assert told == [(0, 0.5), (1, 0.25)]
+
+
+def test_a_fetched_study_that_is_gone_on_with_is_no_copy_any_more(tmp_path: Path) -> None:
+    """The next fetch would replace it."""
+    for reopen in (False, True):
+        open_study(tmp_path).close()
+        (tmp_path / FETCHED).write_text("{}")
+        with Study.read(tmp_path):
+            pass
+        assert (tmp_path / FETCHED).exists()
+        (Study.reopen(tmp_path) if reopen else open_study(tmp_path)).close()
+        assert not (tmp_path / FETCHED).exists()
