@@ -175,8 +175,9 @@ def test_a_head_that_lost_its_disk(tmp_path: Path, bucket: BucketPath) -> None:
         for step in range(12)
     ]
     (tmp_path / "log.txt").write_text("\n".join(lines) + "\n")
-    trials = ["--trials", "5", "--max-epochs", "30", "--patience", "30", "--pruner", "none"]
-    options = [*trials, "--finalists", "1", "--finalist-seeds", "2"]
+    # One at a time and long enough for the copy of the second's end to come before that of the last.
+    trials = ["--trials", "5", "--max-concurrent", "1", "--max-epochs", "70", "--patience", "70"]
+    options = [*trials, "--pruner", "none", "--finalists", "1", "--finalist-seeds", "2"]
     command = [sys.executable, "-m", "sweep", "run", "--data", str(tmp_path / "log.txt"), "--name", "mine"]
     command += [*options, "--storage", bucket.store, "--fix", "hidden_dim=16", "--fix", "max_len=20"]
     head = tmp_path / "head"
