@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 NAME = "lost"
 # Trials must last longer than a worker takes to start: else Tune gives them to a worker that is free before.
-EPOCHS = 30
+EPOCHS = 40
 SMALL = (
     "--max-users",
-    "2000",
+    "3000",
     "--fix",
     "hidden_dim=16",
     "--fix",
@@ -89,7 +89,7 @@ def runs_on(*nodes: Node) -> Callable[[Cluster], bool]:
     return condition
 
 
-@pytest.mark.parametrize("num_trials", [4, pytest.param(24, marks=pytest.mark.long)])
+@pytest.mark.parametrize("num_trials", [8, pytest.param(24, marks=pytest.mark.long)])
 def test_a_study_outlives_lost_nodes(network: Network, num_trials: int) -> None:
     head, a, b = (network.add(name) for name in ("head", "a", "b"))
     start_head(head)
