@@ -11,7 +11,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from sweep.config import HardwareConfig
-from sweep.errors import ClusterError
+from sweep.errors import ClusterError, first_line
 from sweep.nodes import alive_nodes
 from sweep.turn import take_turn
 
@@ -51,6 +51,11 @@ def connect(
             f"address must not be a Ray client address, got {hardware.address}: run the command on the head "
             "node with address=auto"
         )
+    if hardware.wait_minutes and hardware.address is None:
+        raise ClusterError(
+            f"wait_minutes={hardware.wait_minutes:g} is for a cluster that has an autoscaler, and no address "
+            "is given: add --address auto on its head, or leave --wait-minutes out"
+        )
     options: dict[str, Any] = {"include_dashboard": False} if hardware.address is None else {}
     try:
         ray.init(
@@ -62,7 +67,7 @@ def connect(
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(
-            f"no Ray cluster answers at address={hardware.address!r} ({_first_line(error)}): start one with "
+            f"no Ray cluster answers at address={hardware.address!r} ({first_line(error)}): start one with "
             "`ray start --head`, or leave the address out to run on this machine alone"
         ) from error
     try:
@@ -153,7 +158,3 @@ def _fractions(gpus: float, share: float) -> int:
 
 def _nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in alive_nodes()]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

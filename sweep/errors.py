@@ -16,3 +16,8 @@ class ConfigError(UserError, ValueError):
 
 class ClusterError(UserError, RuntimeError):
     """The cluster cannot do what was asked."""
+
+
+def first_line(error: BaseException) -> str:
+    """Of what a library says, for a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from results.durable import sync
-from sweep.errors import ConfigError, UserError
+from sweep.errors import ConfigError, UserError, first_line
 
 SCHEMES = ("s3", "gs")
 FETCHED = "fetched.json"  # says that a study's folder is a copy, which a newer one may replace
@@ -113,7 +113,7 @@ class BucketPath:
             raise
         except OSError as error:
             raise StorageError(
-                f"{self} can't be reached ({str(error).splitlines()[0]}): see that the bucket is there and "
+                f"{self} can't be reached ({first_line(error)}): see that the bucket is there and "
                 "that this machine has its credentials, then start the same command again"
             ) from error
 
@@ -127,9 +127,7 @@ def _filesystem(store: str) -> tuple[fs.FileSystem, str]:
     try:
         return fs.FileSystem.from_uri(store)
     except (pa.ArrowInvalid, ValueError) as error:
-        raise ConfigError(
-            f"storage={BucketPath(store)} can't be used: {str(error).splitlines()[0]}"
-        ) from None
+        raise ConfigError(f"storage={BucketPath(store)} can't be used: {first_line(error)}") from None
 
 
 def check_store(uri: str) -> None:

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from sweep.errors import ClusterError
-from sweep.shipping import Launch
+from sweep.errors import ClusterError, first_line
+from sweep.shipping import RUNS, STUDY, Launch
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-STUDY, RUNS = "seqsweep_study", "seqsweep_runs"  # keys of the metadata
 STOP_WAIT_S = 120  # from SIGTERM to SIGKILL; Ray's own 3 s are too few for a driver to end in order
 CONNECT_TIMEOUT_S = 10.0
 POLL_S = 0.5
@@ -275,10 +274,6 @@ def complaint(printed: str) -> str | None:
     """The last message of `user_errors` in what a command printed."""
     lines = [line for line in printed.splitlines() if line.startswith("error: ")]
     return lines[-1].removeprefix("error: ") if lines else None
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _number(job_id: str) -> int:

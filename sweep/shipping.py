@@ -15,6 +15,7 @@ from sweep.errors import ClusterError, ConfigError
 if TYPE_CHECKING:
     from sweep.config import StudyConfig
 
+STUDY, RUNS = "seqsweep_study", "seqsweep_runs"  # keys of a job's metadata
 SETTINGS_VARIABLE = "SEQSWEEP_SETTINGS"  # TOML, of the job
 # Where relative folders (runs, the cache) lie on the head: a job's own folder is removed some time after it.
 HOME = '"${SEQSWEEP_HOME:-$HOME/seqsweep}"'
@@ -165,8 +166,8 @@ def check_before_shipping(config: StudyConfig) -> None:
 
 def metadata_of(config: StudyConfig, launch: Launch) -> dict[str, str]:
     return {
-        "seqsweep_study": config.name,
-        "seqsweep_runs": str(config.runs),
+        STUDY: config.name,
+        RUNS: str(config.runs),
         **launch.as_metadata(),
     }
 

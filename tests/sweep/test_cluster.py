@@ -96,3 +96,8 @@ def test_a_node_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClusterError, match="--wait-minutes where an autoscaler adds nodes"):
         cluster._room_for_trials(HardwareConfig(gpus_per_trial=1), print).__enter__()
     assert len(asked) == 2
+
+
+def test_without_a_cluster_there_is_nothing_to_wait_for() -> None:
+    with pytest.raises(ClusterError, match="wait_minutes=5 is for a cluster that has an autoscaler"):
+        cluster.connect(HardwareConfig(wait_minutes=5), print).__enter__()
