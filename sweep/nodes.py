@@ -13,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep.errors import ClusterError
-from sweep.files import StorageError, StudyPath, open_whole, write_whole
+from sweep.files import BucketPath, StorageError, StudyPath, open_whole, write_whole
 
 PROBE = "reached"  # begins the name of a file in the study's place, while it runs
 SECONDS_TO_SEE = 15.0  # a shared folder may show new files late, and a store may not answer at once
@@ -82,11 +82,23 @@ class NodeWatch:
     def _ask(self, nodes: Sequence[Node]) -> None:
         new = [node["NodeID"] for node in nodes if node["NodeID"] not in self._asked]
         if new and not self._asked:
+            self._remove_left_overs()
             write_whole(self._probe, lambda file: file.write(self._token.encode()))
         for node_id in new:
             on_it = NodeAffinitySchedulingStrategy(node_id, soft=False)
             task = ray.remote(num_cpus=0, max_retries=0)(_read_probe).options(scheduling_strategy=on_it)
             self._asked[node_id] = task.remote(self._probe, SECONDS_TO_SEE)
+
+    def _remove_left_overs(self) -> None:
+        """Of drivers of this study that were killed."""
+        if isinstance(self._place, BucketPath):
+            names = self._place.names_below()
+        else:
+            names = [path.name for path in self._place.glob(f"{PROBE}-*")]
+        for name in names:
+            if name.startswith(f"{PROBE}-"):
+                with suppress(FileNotFoundError):
+                    (self._place / name).unlink()
 
     def _take_answers(self) -> str | None:
         for node_id, answer in list(self._asked.items()):

@@ -28,6 +28,7 @@ def test_a_single_node_is_not_asked(ray_address: str, tmp_path: Path) -> None:
 
 def test_nodes_that_see_the_files(two_nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes_module, "SECONDS_BETWEEN", 0.0)
+    (tmp_path / f"{PROBE}-of-a-driver-that-was-killed").write_text("")
     with NodeWatch(tmp_path) as watch:
         assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == [PROBE]
         assert watch.step() is None
