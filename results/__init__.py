@@ -1,5 +1,6 @@
 """What a study leaves behind: metrics, tables, the exported model."""
 
-from results.leaderboard import load_leaderboard
+from results.compare import compare_studies
+from results.leaderboard import load_epochs, load_finalists, load_leaderboard
 
-__all__ = ["load_leaderboard"]
+__all__ = ["compare_studies", "load_epochs", "load_finalists", "load_leaderboard"]

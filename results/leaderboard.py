@@ -10,12 +10,14 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.durable import sync
+from results.errors import TableError
 from results.schema import (
     FAMILY,
     SCHEMA_VERSION,
@@ -30,6 +32,8 @@ from results.schema import (
 LEADERBOARD_FILE = "leaderboard.parquet"
 EPOCHS_FILE = "epochs.parquet"
 FINALISTS_FILE = "finalists.parquet"
+
+Place = str | os.PathLike[str]
 
 RANKED_STATES = ("complete", "pruned")
 STATE_ORDER = ("complete", "pruned", "running", "queued", "failed", "baseline", "ceiling")
@@ -93,24 +97,51 @@ def write_table(table: pa.Table, path: Path, facts: StudyFacts) -> None:
     sync(path.parent)
 
 
-def load_leaderboard(path: Path | str) -> pd.DataFrame:
-    """The leaderboard at a file or in a study's folder, with dtypes that keep integers beside nulls."""
-    file = Path(path) / LEADERBOARD_FILE if Path(path).is_dir() else Path(path)
-    if not file.is_file():
+def load_leaderboard(path: Place) -> pd.DataFrame:
+    """One row a trial, with dtypes that keep integers beside nulls. `path`: a folder, a file, a URI."""
+    return _load(path, LEADERBOARD_FILE)
+
+
+def load_epochs(path: Place) -> pd.DataFrame:
+    """One row a trial and validated epoch."""
+    return _load(path, EPOCHS_FILE)
+
+
+def load_finalists(path: Place) -> pd.DataFrame:
+    """One row a training of a finalist; there is no such table before the first."""
+    return _load(path, FINALISTS_FILE)
+
+
+def _load(path: Place, name: str) -> pd.DataFrame:
+    file = _table_at(os.fspath(path), name)
+    try:
+        _refuse_unreadable_version(file)
+        return pd.read_parquet(file, dtype_backend="numpy_nullable")
+    except FileNotFoundError:
         raise FileNotFoundError(
-            f"a leaderboard must exist, got no file at {file}; "
-            f"name a study's folder or its {LEADERBOARD_FILE}"
-        )
-    _refuse_unreadable_version(file)
-    return pd.read_parquet(file, dtype_backend="numpy_nullable")
+            f"a table must exist, got no file at {file}; name a study's folder or its {name}"
+        ) from None
+    except pa.ArrowInvalid as error:
+        reason = str(error).partition("\n")[0]
+        raise TableError(
+            f"{file} must be a table written by seqsweep, got no Parquet file ({reason})"
+        ) from None
 
 
-def _refuse_unreadable_version(file: Path) -> None:
+def _table_at(path: str, name: str) -> str:
+    if "://" in path:  # of a bucket, where options may follow: s3://bucket/prefix/study?region=..
+        parts = urlsplit(path)
+        is_file = parts.path.endswith(".parquet")
+        return path if is_file else parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+    return os.path.join(path, name) if os.path.isdir(path) else path
+
+
+def _refuse_unreadable_version(file: str) -> None:
     recorded = (pq.read_schema(file).metadata or {}).get(b"schema_version")
     if recorded is None:
-        raise ValueError(f"{file} must be a table written by seqsweep, got one without a schema_version")
+        raise TableError(f"{file} must be a table written by seqsweep, got one without a schema_version")
     if int(recorded) > SCHEMA_VERSION:
-        raise ValueError(
+        raise TableError(
             f"schema_version must be at most {SCHEMA_VERSION}, got {int(recorded)} in {file}; "
             "it was written by a newer seqsweep: upgrade, or read it with pandas.read_parquet"
         )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sweep import cli_data, cli_jobs, cli_study
+from sweep import cli_data, cli_jobs, cli_study, cli_tables
 from sweep.arguments import (
     BUDGET,
     HARDWARE,
@@ -33,7 +33,7 @@ from sweep.arguments import (
     resolve,
     without_none,
 )
-from sweep.cli_study import print_leaderboard
+from sweep.cli_tables import print_leaderboard
 from sweep.console import COMMAND_VARIABLE, relative, say, study_folder, user_errors
 
 # What is done with the arguments of `run`: settings file or study, flags, a study to warm-start from.
@@ -250,7 +250,7 @@ def run_here(settings: str | None, given: dict[str, Any], warm_start: str | None
 
 def settings_path(settings: str, runs: Path) -> tuple[Path, Path | None]:
     """Of a study.toml, or of a study by its name; and the study's folder, where it is one's."""
-    from sweep.study import JOURNAL_NAME
+    from sweep.layout import JOURNAL_NAME
 
     path = Path(settings)
     if not path.is_file() and (runs / settings / "study.toml").is_file():
@@ -267,7 +267,7 @@ def run_settings(path: Path | None, given: dict[str, Any], warm_start: Path | No
     config = StudyConfig.build(given) if path is None else StudyConfig.load(path, given)
     with Progress(Console(), config.training.objective) as progress:
         outcome = run_study(config, progress, warm_start)
-    print_leaderboard(config.folder, limit=10)
+    print_leaderboard(config.folder)
     if outcome.stopped_because is not None:
         say(f"\nstopped ({outcome.stopped_because}); nothing is lost. Go on with the same command:")
         say(f"  {os.environ.get(COMMAND_VARIABLE) or shlex.join(['seqsweep', *sys.argv[1:]])}")
@@ -301,7 +301,7 @@ def spaces(
 
 
 cli_jobs.add_commands(app)
-for command in (*cli_data.COMMANDS, *cli_study.COMMANDS):
+for command in (*cli_data.COMMANDS, *cli_tables.COMMANDS, *cli_study.COMMANDS):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

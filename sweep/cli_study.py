@@ -29,7 +29,8 @@ def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> No
     """How a study stands, and who is running it."""
     from sweep.cli_jobs import print_job_status
     from sweep.journal import read_holder
-    from sweep.study import JOURNAL_NAME, Study
+    from sweep.layout import JOURNAL_NAME
+    from sweep.study import Study
 
     with user_errors():
         if address is not None:
@@ -51,28 +52,6 @@ def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> No
             say(f"best: trial {best.trial}, {best.objective:.4f} at epoch {best.best_epoch}")
         holder = read_holder(folder / JOURNAL_NAME)
         say(f"driver: {holder}" if holder is not None else "driver: none is running")
-
-
-def top(
-    study: StudyName,
-    runs: Runs = RUNS,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Trials to show.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="All columns, as JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV.")] = False,
-) -> None:
-    """The leaderboard of a study, best first."""
-    from results.leaderboard import load_leaderboard
-
-    with user_errors():
-        folder = study_folder(study, runs)
-        if as_json or as_csv:
-            frame = load_leaderboard(folder).head(limit)
-            print(
-                frame.to_json(orient="records", date_format="iso") if as_json else frame.to_csv(index=False),
-                end="",
-            )
-        else:
-            print_leaderboard(folder, limit)
 
 
 def show(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
@@ -180,17 +159,7 @@ def reproduce(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
         raise typer.Exit(0 if outcome.is_reproduced else 1)
 
 
-COMMANDS = (status, top, show, stop, extend, retry, enqueue, warm_start, dashboard, reproduce)
-
-
-def print_leaderboard(folder: Path, limit: int) -> None:
-    from results.leaderboard import load_leaderboard
-    from sweep.tables import leaderboard_table
-
-    frame = load_leaderboard(folder)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    table = leaderboard_table(frame, objective=frame.attrs["objective"], limit=limit, width=console.width)
-    console.print(table, highlight=False)
+COMMANDS = (status, show, stop, extend, retry, enqueue, warm_start, dashboard, reproduce)
 
 
 def _execute(folder: Path, command: Command) -> None:
@@ -229,6 +198,6 @@ def _go_on(folder: Path) -> None:
 
 def _is_running(folder: Path) -> bool:
     from sweep.journal import read_holder
-    from sweep.study import JOURNAL_NAME
+    from sweep.layout import JOURNAL_NAME
 
     return read_holder(folder / JOURNAL_NAME) is not None

@@ -9,6 +9,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from sweep.layout import JOURNAL_NAME, studies_below
+
 COMMAND_VARIABLE = "SEQSWEEP_COMMAND"  # of a job: what the user typed, to be typed again
 
 
@@ -19,38 +21,44 @@ def say(text: str) -> None:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """A user's mistake is one message and exit status 1; only a mistake of ours is a traceback."""
+    try:
+        yield
+    except Exception as error:
+        text = _mistake(error)
+        if text is None:
+            raise
+        console = Console(stderr=True)
+        console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _mistake(error: Exception) -> str | None:
+    """What to tell a user; None of a mistake of ours. The classes are imported when there is an error."""
     from data_pipeline.schema import DataError
+    from results.errors import TableError
     from search_spaces.errors import SpaceError
     from sweep.errors import CANNOT_WRITE, UserError
 
-    try:
-        yield
-    except (DataError, SpaceError, UserError, FileNotFoundError, PermissionError) as error:
-        _say_error(str(error))
-        raise typer.Exit(1) from None
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
+    if isinstance(
+        error, DataError | SpaceError | TableError | UserError | FileNotFoundError | PermissionError
+    ):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
         where = "" if error.filename is None else f" ({error.filename})"
-        _say_error(
+        return (
             f"{error.strerror}{where}. What was recorded before is safe: mend that and start the same "
             "command again"
         )
-        raise typer.Exit(1) from None
-
-
-def _say_error(text: str) -> None:
-    console = Console(stderr=True)
-    console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return None
 
 
 def study_folder(study: str, runs: Path) -> Path:
     """Of a study named by its folder, or by its name below `runs`. Raises StudyError if there is none."""
-    from sweep.study import JOURNAL_NAME, StudyError
-
     folder = Path(study) if (Path(study) / JOURNAL_NAME).is_file() else runs / study
     if not (folder / JOURNAL_NAME).is_file():
-        there = sorted(path.parent.name for path in runs.glob(f"*/{JOURNAL_NAME}"))
+        from sweep.search import StudyError
+
+        there = studies_below(runs)
         known = f"; below {runs} are {', '.join(there)}" if there else f"; below {runs} there is none"
         raise StudyError(f"there is no study {study!r}{known}")
     return folder

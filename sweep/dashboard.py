@@ -24,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep.errors import ConfigError, UserError
 from sweep.journal import Journal
+from sweep.layout import JOURNAL_NAME
 from sweep.records import best_report, epoch_attribute, reports_in
 from sweep.search import StudyError, find_study
-from sweep.study_reader import JOURNAL_NAME
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sweep.errors import ClusterError, UserError
 from sweep.files import FETCHED, BucketPath
-from sweep.study_reader import JOURNAL_NAME
+from sweep.layout import JOURNAL_NAME
 
 VERSION = 1
 MAX_BYTES = 256 * 2**20  # of the files; a log goes through the memory of two of Ray's processes

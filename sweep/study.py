@@ -23,6 +23,7 @@ from results.schema import Hparam
 from sweep.files import FETCHED
 from sweep.finalists import Race
 from sweep.journal import Journal
+from sweep.layout import JOURNAL_NAME
 from sweep.pruning import FINALIST_OF, family_view, make_pruner
 from sweep.records import STATES, epoch_attribute, objective_values, reports_in
 from sweep.requests import LiveTrial, TrialRequest
@@ -39,7 +40,7 @@ from sweep.search import (
     rung_table,
 )
 from sweep.seeds import derive_seed, trial_seed
-from sweep.study_reader import JOURNAL_NAME, StudyReader, is_finalist, open_journal
+from sweep.study_reader import StudyReader, is_finalist, open_journal
 
 __all__ = ["JOURNAL_NAME", "LiveTrial", "SearchConfig", "Study", "StudyError", "TrialRequest"]
 

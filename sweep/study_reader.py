@@ -13,11 +13,10 @@ from optuna.trial import FrozenTrial
 from results.schema import EpochRecord, State, TrialRecord
 from sweep.finalists import FinalistRun, ranked
 from sweep.journal import Journal
+from sweep.layout import JOURNAL_NAME
 from sweep.pruning import FINALIST_OF
 from sweep.records import STATES, epoch_records, trial_record
 from sweep.search import SearchConfig, StudyError, find_study
-
-JOURNAL_NAME = "study.journal"
 
 
 class StudyReader:

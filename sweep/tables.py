@@ -13,10 +13,10 @@ from results.schema import EpochRecord, TrialRecord
 from search_spaces import Hparam
 from search_spaces.describe import Row
 
-OUTSIDE_RANKING = ("baseline", "ceiling")  # always shown: what a trial is read against
 COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
 WIDE = 140
 SEEDS = "over seeds"
+WRAPPED = ("error", "protocol", "path")
 TRIAL_FACTS = (
     "trial",
     "state",
@@ -39,8 +39,19 @@ TRIAL_FACTS = (
 COUNTS = ("best_epoch", "epochs", "seconds")
 
 
-def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width: int) -> Table:
-    """Best `limit` trials and every baseline and ceiling; test metrics beside the objective's validation.
+def table_of(frame: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in frame.columns:
+        left = frame[name].dtype in ("string", "object") and name != SEEDS
+        table.add_column(name, justify="left" if left else "right", no_wrap=name not in WRAPPED)
+    for row in frame.itertuples(index=False):
+        cells = map(_named_cell, frame.columns, row)
+        table.add_row(*map(Text, cells))  # what is in brackets is no markup
+    return table
+
+
+def leaderboard_columns(frame: pd.DataFrame, objective: str, width: int) -> pd.DataFrame:
+    """What is looked at first; test metrics beside the objective's validation.
 
     Below WIDE characters of `width` the hit rates are left out, so that no heading is cut.
     """
@@ -52,16 +63,29 @@ def leaderboard_table(frame: pd.DataFrame, *, objective: str, limit: int, width:
         frame = frame.copy()
         frame[SEEDS] = [_over_seeds(row, objective) for _, row in frame.iterrows()]
         shown.insert(shown.index(objective) + 1, SEEDS)
-    reference = frame[frame["state"].isin(OUTSIDE_RANKING)]
-    rows = pd.concat([frame.drop(reference.index).head(limit), reference])[shown]
-    rows = rows.dropna(axis="columns", how="all")
-    table = Table(box=None, pad_edge=False)
-    for name in rows.columns:
-        left = name in ("state", "model", "loss", "error")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "error")
-    for row in rows.itertuples(index=False):
-        table.add_row(*(Text(_cell(value)) for value in row))  # what is in brackets is no markup
-    return table
+    return frame[shown].dropna(axis="columns", how="all")
+
+
+def comparison_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of `compare_studies`, what fits beside each other. Each study's own metric is meant."""
+    rows = [
+        {
+            "study": row["study"],
+            "model": row["model"],
+            "metric": row["metric"].removeprefix("valid."),
+            "valid": row["objective"],
+            SEEDS: _over_seeds(row, row["metric"]),
+            "test": row[row["metric"].replace("valid.", "test.")],
+            "baseline": row["baseline"],
+            "trials": row["trials"],
+            "failed": row["failed"],
+            "device_hours": row["device_hours"],
+            "num_parameters": row["num_parameters"],
+            "comparable": "yes" if row["comparable"] else "no",
+        }
+        for _, row in frame.iterrows()
+    ]
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
 def _over_seeds(row: pd.Series[Any], objective: str) -> str | None:
@@ -123,6 +147,12 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1 else f"{value:.1f}"
     return str(value)
+
+
+def _named_cell(name: str, value: object) -> str:
+    if name.startswith("hparam.") and isinstance(value, float) and not pd.isna(value):
+        return f"{value:.3g}"  # a learning rate of 3e-5 is not 0
+    return _cell(value)
 
 
 def jobs_table(rows: Sequence[tuple[str, str, str]]) -> Table:

@@ -234,7 +234,7 @@ def test_load_leaderboard_takes_a_folder_or_a_file_and_keeps_integers(tmp_path: 
 
 
 def test_a_missing_leaderboard_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"a leaderboard must exist, got no file at .*parquet"):
+    with pytest.raises(FileNotFoundError, match=r"a table must exist, got no file at .*leaderboard\.parquet"):
         load_leaderboard(tmp_path)
 
 

@@ -1,0 +1,145 @@
+"""Commands that print the tables of studies: one leaderboard, or several studies side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from sweep.arguments import Runs, StudyName
+from sweep.console import say, study_folder, user_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUNS = Path("runs")
+SHOWN = 10  # trials, in a terminal
+Json = Annotated[bool, typer.Option("--json", help="For scripts: a list of objects.")]
+Csv = Annotated[bool, typer.Option("--csv", help="For scripts.")]
+
+
+def top(
+    study: StudyName,
+    runs: Runs = RUNS,
+    limit: Annotated[
+        str | None,
+        typer.Option("--limit", "-n", help="Trials to show; 0 or all.  [default: 10; --json, --csv: all]"),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="By commas, with patterns: rank,model,hparam.lr,test.*")
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Such as 'hparam.lr<0.01' or model=sasrec; of several all must hold."),
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="By commas: complete,pruned")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="A column, smallest first; -COLUMN largest first.  [default: rank]")
+    ] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """The leaderboard of a study, best first."""
+    from results.leaderboard import load_leaderboard
+    from results.select import Condition, select_columns, select_rows
+    from sweep.tables import leaderboard_columns, table_of
+
+    with user_errors():
+        machine = _one_of(as_json, as_csv)
+        frame = load_leaderboard(_place(study, runs))
+        rows = select_rows(
+            frame,
+            conditions=[Condition.parse(text) for text in filters or []],
+            states=state.split(",") if state else [],
+            sort=sort,
+            limit=_limit(limit, None if machine else SHOWN),
+        )
+        names = None if columns is None else select_columns(frame, columns.split(","))
+        if machine:
+            _print(rows if names is None else rows[names], as_json)
+            return
+        console = _console()
+        if names is None:
+            rows = leaderboard_columns(rows, frame.attrs["objective"], console.width)
+        console.print(table_of(rows if names is None else rows[names]), highlight=False)
+
+
+def compare(
+    studies: Annotated[list[str], typer.Argument(help="Names below --runs, folders, leaderboards, URIs.")],
+    runs: Runs = RUNS,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Studies side by side: the best of each, with its interval, and what it cost."""
+    from results.compare import MUST_AGREE, compare_studies
+    from sweep.tables import comparison_columns, table_of
+
+    with user_errors():
+        machine = _one_of(as_json, as_csv)
+        frame = compare_studies([_place(study, runs) for study in studies])
+        if machine:
+            _print(frame, as_json)
+            return
+        _console().print(table_of(comparison_columns(frame)), highlight=False)
+        first, *others = frame.to_dict(orient="records")
+        for row in others:
+            if not row["comparable"]:
+                say(f"{row['study']} can't be compared with {first['study']}:")
+                for name in MUST_AGREE:
+                    if row[name] != first[name]:
+                        say(f"  {name}: {row[name]}, not {first[name]}")
+
+
+COMMANDS = (top, compare)
+
+
+def print_leaderboard(folder: Path) -> None:
+    from results.leaderboard import load_leaderboard
+    from results.select import select_rows
+    from sweep.tables import leaderboard_columns, table_of
+
+    frame, console = load_leaderboard(folder), _console()
+    shown = leaderboard_columns(select_rows(frame, limit=SHOWN), frame.attrs["objective"], console.width)
+    console.print(table_of(shown), highlight=False)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _place(study: str, runs: Path) -> str | Path:
+    """Of a study, or of a leaderboard that lies somewhere else."""
+    return study if "://" in study or os.path.isfile(study) else study_folder(study, runs)
+
+
+def _limit(text: str | None, default: int | None) -> int | None:
+    from sweep.errors import ConfigError
+
+    if text is None:
+        return default
+    if text != "all" and not text.isdecimal():
+        raise ConfigError(f"--limit takes a number of trials, 0 or all, got {text!r}")
+    return None if text == "all" else int(text) or None
+
+
+def _one_of(as_json: bool, as_csv: bool) -> bool:
+    from sweep.errors import ConfigError
+
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv can't be had at once: leave one out")
+    return as_json or as_csv
+
+
+def _print(frame: pd.DataFrame, as_json: bool) -> None:
+    """Nothing but the table, every digit of it."""
+    from results.select import as_records
+
+    if as_json:
+        print(json.dumps(as_records(frame), indent=2, allow_nan=False))
+    else:
+        print(frame.to_csv(index=False), end="")
