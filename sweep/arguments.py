@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sweep.complete import complete_study
+
 DATA = "Data"
 SEARCH = "Search"
 BUDGET = "Budget"
@@ -51,7 +53,9 @@ MaxUsers = Annotated[
 ]
 Cache = Annotated[Path | None, typer.Option(help="Where prepared logs are kept.  [default: .cache/prepared]")]
 Runs = Annotated[Path, typer.Option(help="Folder of all studies.")]
-StudyName = Annotated[str, typer.Argument(help="A study's name below --runs, or its folder.")]
+StudyName = Annotated[
+    str, typer.Argument(help="A study's name below --runs, or its folder.", autocompletion=complete_study)
+]
 
 
 def default_name(data: str | None) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sweep import cli_data, cli_jobs, cli_study, cli_tables
+from sweep import cli_data, cli_doctor, cli_jobs, cli_study, cli_tables
 from sweep.arguments import (
     BUDGET,
     HARDWARE,
@@ -34,25 +34,40 @@ from sweep.arguments import (
     without_none,
 )
 from sweep.cli_tables import print_leaderboard
+from sweep.complete import complete_models, complete_settings, complete_study
 from sweep.console import COMMAND_VARIABLE, relative, say, study_folder, user_errors
+from sweep.help import Command, Commands, print_version
 
 # What is done with the arguments of `run`: settings file or study, flags, a study to warm-start from.
 Act = Callable[[str | None, dict[str, Any], str | None], int]
 
 app = typer.Typer(
     name="seqsweep",
-    help="Find the best sequential recommender for an interaction log.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=Commands,
 )
 
 
-@app.command()
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print it and exit.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
+    """Find the best sequential recommender for an interaction log."""
+
+
+@app.command(cls=Command)
 def run(
     context: typer.Context,
     settings: Annotated[
-        str | None, typer.Argument(help="A study.toml, or a study to go on with; flags win over it.")
+        str | None,
+        typer.Argument(
+            help="A study.toml, or a study to go on with; flags win over it.",
+            autocompletion=complete_settings,
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The study's name.  [default: the log's]")] = None,
     data: Data = None,
@@ -67,19 +82,26 @@ def run(
     k_core: KCore = None,
     max_users: MaxUsers = None,
     models: Annotated[
-        str | None, typer.Option(help="Families to search, by commas, or `all`.", rich_help_panel=SEARCH)
+        str | None,
+        typer.Option(
+            help="Families to search, by commas, or `all`.",
+            rich_help_panel=SEARCH,
+            autocompletion=complete_models,
+        ),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Trials in all.  [default: 20]", rich_help_panel=SEARCH)
     ] = None,
     fix: Annotated[
-        list[str] | None, typer.Option(help="Pin a hparam: --fix loss=ce", rich_help_panel=SEARCH)
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Pin a hparam: loss=ce", rich_help_panel=SEARCH),
     ] = None,
     narrow: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="Move a hparam less: --set dropout=0.1:0.4, --set loss=ce,gbce",
+            metavar="KEY=VALUES",
+            help="Move a hparam less: dropout=0.1:0.4, loss=ce,gbce",
             rich_help_panel=SEARCH,
         ),
     ] = None,
@@ -88,7 +110,11 @@ def run(
     ] = None,
     warm_start: Annotated[
         str | None,
-        typer.Option(help="A new study tries the best hparams of this one first.", rich_help_panel=SEARCH),
+        typer.Option(
+            help="A new study tries the best hparams of this one first.",
+            rich_help_panel=SEARCH,
+            autocompletion=complete_study,
+        ),
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="auto, tpe, random, nsga2, gp, cmaes", rich_help_panel=SEARCH)
@@ -282,7 +308,9 @@ def run_settings(path: Path | None, given: dict[str, Any], warm_start: Path | No
 
 @app.command()
 def spaces(
-    models: Annotated[str, typer.Option(help="Families to show, by commas.")] = "all",
+    models: Annotated[
+        str, typer.Option(help="Families to show, by commas.", autocompletion=complete_models)
+    ] = "all",
     points: Annotated[bool, typer.Option("--points", help="Also the points that are tried first.")] = False,
 ) -> None:
     """What a study may move, by family: bounds, and what depends on what."""
@@ -301,8 +329,8 @@ def spaces(
 
 
 cli_jobs.add_commands(app)
-for command in (*cli_data.COMMANDS, *cli_tables.COMMANDS, *cli_study.COMMANDS):
-    app.command(command.__name__.replace("_", "-"))(command)
+for command in (*cli_data.COMMANDS, *cli_tables.COMMANDS, *cli_study.COMMANDS, *cli_doctor.COMMANDS):
+    app.command(command.__name__.replace("_", "-"), cls=Command)(command)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from sweep.arguments import Runs, StudyName
+from sweep.complete import complete_study
 from sweep.console import say, study_folder, user_errors
 
 if TYPE_CHECKING:
@@ -70,7 +71,12 @@ def top(
 
 
 def compare(
-    studies: Annotated[list[str], typer.Argument(help="Names below --runs, folders, leaderboards, URIs.")],
+    studies: Annotated[
+        list[str],
+        typer.Argument(
+            help="Names below --runs, folders, leaderboards, URIs.", autocompletion=complete_study
+        ),
+    ],
     runs: Runs = RUNS,
     as_json: Json = False,
     as_csv: Csv = False,
