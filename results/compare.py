@@ -11,6 +11,8 @@ from results.leaderboard import Place, load_finalists, load_leaderboard
 
 STATES = ("complete", "pruned", "failed", "running", "queued")
 MUST_AGREE = ("fingerprint", "protocol", "metric")  # or the values say nothing about each other
+INTEGERS = ("best_trial", "num_parameters", "seeds", "trials", *STATES, "finalist_trainings")
+TEXTS = ("study", "model", "residual", "loss", *MUST_AGREE, "created", "path")
 OF_THE_BEST = ("model", "residual", "loss", "objective", "num_parameters", "milliseconds_per_user")
 
 
@@ -27,7 +29,17 @@ def compare_studies(paths: Iterable[Place]) -> pd.DataFrame:
         row["comparable"] = all(row[name] == rows[0][name] for name in MUST_AGREE)
     last = ("comparable", *MUST_AGREE, "created", "path")
     columns = dict.fromkeys(name for row in rows for name in row if name not in last)
-    return pd.DataFrame(rows, columns=[*columns, *last]).convert_dtypes(dtype_backend="numpy_nullable")
+    frame = pd.DataFrame(rows, columns=[*columns, *last])
+    return frame.astype({name: _dtype(name) for name in frame.columns})
+
+
+def _dtype(name: str) -> str:
+    """By name alone, so that it does not depend on what the values happen to be."""
+    if name == "comparable":
+        return "boolean"
+    if name in INTEGERS:
+        return "Int64"
+    return "string" if name in TEXTS else "Float64"
 
 
 def _row(path: Place) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 import re
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from results import compare_studies
 from results.metrics import METRICS
 from results.schema import EpochRecord, TrialRecord, epochs_schema, finalists_schema, leaderboard_schema
 
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "leaderboard-v1"
+SPREAD = ("mean", "std", "low", "high")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "leaderboard.md"
 
 
@@ -38,6 +43,27 @@ def test_the_document_lists_every_finalists_column_with_its_type() -> None:
 
 def test_the_document_lists_every_epochs_column_with_its_type() -> None:
     assert documented_types("epochs.parquet") == type_names(epochs_schema())
+
+
+def test_the_document_explains_every_column_of_a_real_leaderboard() -> None:
+    documented = documented_types("leaderboard.parquet")
+    patterns = ["hparam.*", "seeds", *(f"{split}.*.{part}" for split in ("valid", "test") for part in SPREAD)]
+    for name in pq.read_schema(FIXTURE / "leaderboard.parquet").names:
+        assert name in documented or any(fnmatchcase(name, pattern) for pattern in patterns), name
+
+
+def test_the_document_lists_the_columns_of_a_comparison() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8").split("\n## compare_studies\n")[1].split("\n## ")[0]
+    cells = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `")]
+    documented = {name: cell[1].strip() for cell in cells for name in re.findall(r"`([^`]+)`", cell[0])}
+    written = {str(name): str(dtype) for name, dtype in compare_studies([FIXTURE]).dtypes.items()}
+    metrics = {
+        name: written.pop(name) for name in map(str, list(written)) if re.match(r"(valid|test)\.", name)
+    }
+    assert (
+        documented.pop("valid.*") == documented.pop("test.*") == "Float64" == "".join(set(metrics.values()))
+    )
+    assert written == documented
 
 
 def test_metric_columns_derive_from_the_registry() -> None:
