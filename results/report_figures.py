@@ -12,15 +12,16 @@ from results.report_html import Figure, hparam_text, plot_text, shown
 
 STATES = {  # colour, shape: told apart by either
     "complete": ("--accent", "circle"),
-    "pruned": ("--faint", "diamond-open"),
+    "pruned": ("--soft", "diamond-open"),
     "running": ("--warm", "triangle-up"),
     "failed": ("--bad", "x"),
 }
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
-CURVES = 6  # of the best trials
+CURVES = 5  # of the best trials
 THIN_CURVES = 100
 AXES = 10  # of the parallel coordinates
-WIDE_NUMBERS = 3  # orders of magnitude from which a cost is drawn on a logarithmic scale
+WIDE = 3  # a cost that differs by more than this factor is drawn on a logarithmic scale
+FEW_VALUES = 5  # of whole numbers: each gets its tick
 
 
 def history(content: StudyContent) -> Figure:
@@ -29,7 +30,7 @@ def history(content: StudyContent) -> Figure:
         _trials(content, [row for row in content.in_state(state) if row["trial"] is not None], state)
         for state in ("pruned", "complete", "running")
     ]
-    best = best_so_far(sorted(content.ranked, key=lambda row: int(row["trial"])), content.objective)
+    best = best_so_far(sorted(content.ranked, key=lambda row: int(row["trial"])))
     last = max(int(row["trial"]) for row in content.trials)
     line = {
         "name": "best so far",
@@ -49,7 +50,7 @@ def history(content: StudyContent) -> Figure:
     return {"data": [trace for trace in [line, *traces, failed] if trace["x"]], "layout": layout}
 
 
-def best_so_far(rows: Iterable[Row], objective: str) -> list[tuple[int, float]]:
+def best_so_far(rows: Iterable[Row]) -> list[tuple[int, float]]:
     """Trial and value, each time that the value became better; in the order of the rows."""
     steps: list[tuple[int, float]] = []
     for row in rows:
@@ -124,7 +125,8 @@ def learning_curves(content: StudyContent) -> Figure:
     for row in content.epochs:
         if (value := finite(row["objective"])) is not None:
             curves[int(row["trial"])].append((int(row["epoch"]), value))
-    best = [int(row["trial"]) for row in content.ranked if int(row["trial"]) in curves][:CURVES]
+    complete = [row for row in content.ranked if row["state"] == "complete"] or content.ranked
+    best = [int(row["trial"]) for row in complete if int(row["trial"]) in curves][:CURVES]
     pruned = [int(row["trial"]) for row in content.in_state("pruned") if int(row["trial"]) not in best][
         :THIN_CURVES
     ]
@@ -135,7 +137,7 @@ def learning_curves(content: StudyContent) -> Figure:
         {
             **_curve("stopped here", ends),
             "mode": "markers",
-            "marker": {"color": "--faint", "symbol": "diamond-open", "size": 6},
+            "marker": {"color": "--soft", "symbol": "diamond-open", "size": 6},
         },
         *(
             {
@@ -148,7 +150,7 @@ def learning_curves(content: StudyContent) -> Figure:
         ),
     ]
     layout = {
-        "xaxis": {"title": "epoch", "tickformat": "d", "rangemode": "tozero"},
+        "xaxis": {"title": "epoch", "tickformat": "d"},
         "yaxis": {"title": content.objective},
         "legend": {"traceorder": "reversed", "orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "shapes": [
@@ -205,9 +207,9 @@ def slice_of(content: StudyContent, column: str) -> Figure:
             "opacity": 0.75,
         }
         traces.append(_points(x, own, family, marker))
-    axis: dict[str, Any] = {"type": "category"} if is_text else {"nticks": 5}
-    if not is_text and column in content.log_scaled:
-        axis = {"type": "log", **_log_ticks([row[column] for row in rows])}
+    axis: dict[str, Any] = {"type": "category", "tickfont": {"size": 10, "color": "--soft"}}
+    if not is_text:
+        axis = _number_axis([row[column] for row in rows], is_log=column in content.log_scaled)
     layout = {
         "xaxis": axis,
         "yaxis": {"nticks": 5},
@@ -215,6 +217,14 @@ def slice_of(content: StudyContent, column: str) -> Figure:
         "margin": {"l": 44, "r": 8, "t": 6, "b": 28},
     }
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
+
+
+def _number_axis(values: Sequence[float], *, is_log: bool) -> dict[str, Any]:
+    axis = {"type": "log", **_log_ticks(values)} if is_log and min(values) > 0 else {"nticks": 5}
+    few = sorted(set(values))
+    if len(few) <= FEW_VALUES and all(isinstance(value, int) for value in few):
+        axis |= {"tickvals": few, "ticktext": [_tick(value) for value in few]}
+    return axis
 
 
 def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
@@ -462,7 +472,7 @@ def cost(content: StudyContent, column: str, title: str) -> Figure:
     )
     values = [float(row[column]) for row in rows]
     axis: dict[str, Any] = {"title": title}
-    if max(values) / min(values) >= WIDE_NUMBERS:
+    if max(values) / min(values) >= WIDE:
         axis |= {"type": "log", **_log_ticks(values)}
     layout = {"xaxis": axis, "yaxis": {"title": content.objective}}
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
@@ -480,7 +490,7 @@ def front(content: StudyContent, x: str, y: str) -> Figure:
         traces.append({**_points([row[x] for row in own], own, name, marker), "y": [row[y] for row in own]})
     values = [float(row[x]) for row in rows if row[x]]
     axis: dict[str, Any] = {"title": x}
-    if len(values) == len(rows) and max(values) / min(values) >= WIDE_NUMBERS:
+    if len(values) == len(rows) and max(values) / min(values) >= WIDE:
         axis |= {"type": "log", **_log_ticks(values)}
     return {
         "data": [trace for trace in traces if trace["x"]],
@@ -528,7 +538,7 @@ def compared(contents: Sequence[tuple[str, StudyContent]], *, by_hours: bool) ->
 
 def _over_trials(content: StudyContent) -> tuple[list[float], list[float]]:
     rows = sorted(content.ranked, key=lambda row: int(row["trial"]))
-    steps = best_so_far(rows, content.objective)
+    steps = best_so_far(rows)
     return _steps(steps, [int(row["trial"]) for row in rows], lambda trial: float(trial + 1))
 
 
@@ -540,7 +550,7 @@ def _over_hours(content: StudyContent) -> tuple[list[float], list[float]]:
         spent += (row["device_seconds"] or 0.0) / 3600
         hours[int(row["trial"])] = spent
     ranked = {int(row["trial"]) for row in content.ranked}
-    steps = best_so_far([row for row in ended if int(row["trial"]) in ranked], content.objective)
+    steps = best_so_far([row for row in ended if int(row["trial"]) in ranked])
     return _steps(steps, list(hours), lambda trial: hours[trial])
 
 

@@ -60,9 +60,10 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]],
         f'<th scope="col"{_side(place, left)}>{text(name)}</th>' for place, name in enumerate(header)
     )
     body = "".join(f"<tr>{_cells(row, left)}</tr>\n" for row in rows)
+    kind = "" if any(header) else ' class="facts"'
     heading = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table{kind}>'
         f"<caption>{text(caption)}</caption>{heading}<tbody>{body}</tbody></table></div>"
     )
 
@@ -94,7 +95,7 @@ def shown(value: object) -> str:
     if value is None:
         return NOTHING
     if isinstance(value, bool | str):
-        return str(value).lower() if isinstance(value, bool) else value
+        return value if isinstance(value, str) else "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
@@ -104,7 +105,9 @@ def shown(value: object) -> str:
 
 def hparam_text(value: object) -> str:
     """As it would be typed: 0.000312, 64, true."""
-    return f"{value:.4g}" if isinstance(value, float) else shown(value).replace(",", "")
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float | None) -> str:

@@ -157,7 +157,8 @@ def history(content: StudyContent) -> str:
 def finalists(content: StudyContent) -> str:
     rows = [row for row in content.ranked if row.get("seeds") is not None]
     if not rows:
-        there = "They are being trained." if content.finalists else "None was trained."
+        is_over = not content.in_state("running") and not content.in_state("queued")
+        there = "None was trained." if is_over and not content.finalists else "They come after the search."
         return section("finalists", "Finalists", f"The best trials, trained again over fresh seeds. {there}")
     lead = (
         "The best trials, trained again over fresh seeds. Square and circle are means with their 95 % "
@@ -247,7 +248,7 @@ def importances(content: StudyContent) -> str:
     found = importance(
         content.about.trials, {int(row["trial"]): float(row["objective"]) for row in content.ranked}
     )
-    title = "Importance of hyperparameters"
+    title = "Importance"
     if not found.shares:
         why = (
             f"Too few trials: {found.num_trials} of the {MIN_TRIALS} that an estimate takes."
@@ -313,7 +314,7 @@ def slices(content: StudyContent) -> str:
     )
     parts = [
         f"<div><h3>{text(short_name(name))}</h3>"
-        + plot(figures.slice_of(content, name), f"{content.objective} by {short_name(name)}", height=190)
+        + plot(figures.slice_of(content, name), f"{content.objective} by {short_name(name)}", height=170)
         + "</div>"
         for name in content.hparams
     ]
@@ -414,9 +415,9 @@ def leaderboard(content: StudyContent) -> str:
         f"{len(rows)} of {len(content.trials)} trials" if len(rows) < len(content.trials) else "All trials",
         (
             "rank",
+            "trial",
             "state",
             *family,
-            "trial",
             content.objective,
             *map(_spaced, names),
             "time",
@@ -425,9 +426,9 @@ def leaderboard(content: StudyContent) -> str:
         [
             (
                 row["rank"],
+                row["trial"],
                 row["state"],
                 *(row[name] for name in family),
-                row["trial"],
                 finite(row["objective"]),
                 *(_value(row[name]) for name in names),
                 duration(row["seconds"]),
@@ -435,7 +436,7 @@ def leaderboard(content: StudyContent) -> str:
             )
             for row in rows
         ],
-        left=2 + len(family),
+        left=3 + len(family),
     )
     lead = "Best first. All columns of all trials are in leaderboard.parquet."
     return section("leaderboard", "Leaderboard", lead, listed)
@@ -452,8 +453,8 @@ def data(content: StudyContent) -> str:
         return section(
             "data",
             "Data",
-            f"Facts of the log were {NOT_RECORDED} when this study began: go on with it, or see `seqsweep "
-            f"inspect LOG`. Its fingerprint is {fingerprint}.",
+            f"Facts of the log are {NOT_RECORDED}: the study was run before they were kept. The command that "
+            f"started it adds them when it is given again. Fingerprint: {fingerprint}.",
         )
     lead = (
         f"{facts['num_users']:,} users, {facts['num_items']:,} items, {facts['num_interactions']:,} "
@@ -496,7 +497,7 @@ def made_with(content: StudyContent) -> str:
         if not isinstance(value, dict) and value not in (None, [])
     ]
     machine = [
-        (_spaced(name), str(facts[name]))
+        (_spaced(name), facts[name])
         for name in ("commit", "uncommitted_changes", "platform", "cpus")
         if facts.get(name) is not None
     ]
