@@ -9,7 +9,7 @@ BENCHES := train_epoch rank_users growth large_catalogue tisasrec_memory mhc_ove
 SEARCHES := pruning sweep_vs_plain_tune  # two studies each: hours at full length
 READY := $(VENV)/.ready
 
-.PHONY: sweep test check faults cluster cluster-short cluster-tools bench bench-peers format clean
+.PHONY: sweep test check faults cluster cluster-short cluster-tools browser-tools bench bench-peers format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, got {v[0]}.{v[1]}; set PYTHON=python3.11" if v < (3, 11) else 0)'
@@ -41,6 +41,11 @@ cluster-tools:  # what tests/cluster needs beside root; where it can't be had th
 	@command -v sshd ip nsenter rsync > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null || { \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
 			openssh-server openssh-client rsync iproute2 util-linux > /dev/null; } || true
+
+browser-tools:  # what tests/browser needs; where it can't be had they are skipped and say so
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null || { \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+			chromium > /dev/null; } || true
 
 bench: $(READY)
 	for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -137,6 +137,33 @@ def warm_start(
         _enqueue(folder, _space(folder).points_of(study_folder(other, runs), best))
 
 
+def report(
+    studies: Annotated[list[str], typer.Argument(help="A study, or several to be compared on one page.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file.  [default: report.html in the study's folder; of several comparison.html]"
+        ),
+    ] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Write a study's report.html again, or one page that compares several studies."""
+    from results.report import write_comparison, write_report
+    from sweep.report import about
+    from sweep.study import Study
+
+    with user_errors():
+        found = []
+        for folder in [study_folder(study, runs) for study in studies]:
+            with Study.read(folder) as opened:
+                found.append(about(opened, folder))
+        if len(found) == 1:
+            written = write_report(found[0], out)
+        else:
+            written = write_comparison(found, out or Path("comparison.html"))
+        say(f"written: {relative(written)}")
+
+
 def dashboard(
     study: StudyName,
     runs: Runs = RUNS,
@@ -159,7 +186,7 @@ def reproduce(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
         raise typer.Exit(0 if outcome.is_reproduced else 1)
 
 
-COMMANDS = (status, show, stop, extend, retry, enqueue, warm_start, dashboard, reproduce)
+COMMANDS = (status, show, stop, extend, retry, enqueue, warm_start, report, dashboard, reproduce)
 
 
 def _execute(folder: Path, command: Command) -> None:

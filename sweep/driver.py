@@ -40,6 +40,7 @@ from sweep.nodes import NodeWatch, check_room
 from sweep.progress import View
 from sweep.pruning import check_pruner
 from sweep.publish import Publisher, environment, versions, write_text
+from sweep.report import ReportWriter, data_facts
 from sweep.requests import LiveTrial
 from sweep.sampling import check_sampler
 from sweep.search import SearchConfig, rungs_of, suggest_grace
@@ -77,11 +78,14 @@ def run_study(config: StudyConfig, view: View, warm_start: Path | None = None) -
     with open_study(config, log, view, warm_start) as study:
         config = config.as_begun(study.attributes)
         tell_split(config, study, log, split, view)
+        if "data" not in study.attributes:
+            study.set_attribute("data", data_facts(log.manifest, prepared))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = open_data(log, config.protocol, device, split)
         facts = study_facts(config, log, split)
         rows = reference_rows(config, study, data, view)
-        publisher = Publisher(study, config.folder, facts, rows, config.trial_files)
+        report = ReportWriter(study, config.folder, view.say)
+        publisher = Publisher(study, config.folder, facts, rows, config.trial_files, report)
         publisher.write()
         if study.has_more or plan_finalists(config, study):
             search(config, study, log, publisher, mirror, view)

@@ -28,6 +28,7 @@ from sweep.checkpoint import checkpoint_path, remove_trial_files, trials_with_ch
 from sweep.files import StorageError, StudyPath
 from sweep.finalists import FinalistRun, mean_objective, spread_columns, spreads
 from sweep.ranks import ranks_path, read_ranks
+from sweep.report import ReportWriter
 from sweep.study import Study
 
 SECONDS_BETWEEN = 5.0  # a leaderboard of 10,000 trials takes 0.4 s to write
@@ -43,6 +44,7 @@ class Publisher:
         facts: StudyFacts,
         fixed: Sequence[TrialRecord],
         trial_files: StudyPath | None = None,
+        report: ReportWriter | None = None,
     ) -> None:
         """`trial_files`: where the trials keep theirs, if not in `folder`."""
         self._study = study
@@ -50,6 +52,7 @@ class Publisher:
         self._trial_files = folder if trial_files is None else trial_files
         self._with_weights: set[int] = set()  # trials that have a checkpoint
         self._facts = facts
+        self._report = report
         self._fixed = list(fixed)
         self._written_at = -SECONDS_BETWEEN
         self._num_changes = -1
@@ -66,12 +69,20 @@ class Publisher:
         due = time.monotonic() - self._written_at >= SECONDS_BETWEEN
         if due and self._study.num_changes != self._num_changes:
             try:
-                self.write()
+                self._write_tables()
             except StorageError:
                 self._written_at = time.monotonic()
+                return
+            if self._report is not None:
+                self._report.step()
 
     def write(self, exported: TrialRecord | None = None) -> None:
         """`exported`: the trial, of the search or a finalist's, whose weights are in `best/`."""
+        self._write_tables(exported)
+        if self._report is not None:
+            self._report.write()
+
+    def _write_tables(self, exported: TrialRecord | None = None) -> None:
         self._with_weights = trials_with_checkpoint(self._trial_files)
         records = self._study.records()
         runs = [self._with_test(run) for run in self._study.finalist_runs()]

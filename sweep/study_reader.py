@@ -53,7 +53,7 @@ class StudyReader:
 
     def counts(self) -> Counter[State]:
         """Of the search's trials."""
-        return Counter(STATES[trial.state] for trial in self._trials() if not is_finalist(trial))
+        return Counter(STATES[trial.state] for trial in self.searched())
 
     def trial(self, trial_number: int) -> FrozenTrial:
         trials = self._trials()
@@ -63,7 +63,11 @@ class StudyReader:
 
     def records(self) -> list[TrialRecord]:
         """Of the search's trials."""
-        return [self._records_of(trial)[0] for trial in self._trials() if not is_finalist(trial)]
+        return [self._records_of(trial)[0] for trial in self.searched()]
+
+    def searched(self) -> list[FrozenTrial]:
+        """The search's trials as Optuna has them."""
+        return [trial for trial in self._trials() if not is_finalist(trial)]
 
     def record(self, trial_number: int) -> TrialRecord:
         return self._records_of(self.trial(trial_number))[0]

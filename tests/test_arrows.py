@@ -24,6 +24,7 @@ ONLY_IN = {
     "optuna": (
         *(f"sweep/{name}.py" for name in STUDY),
         "search_spaces/",
+        "results/report",
     ),
     "torch": ("sweep/", "models/", "data_pipeline/"),
 }
