@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("sweep", "models", "data_pipeline", "search_spaces", "results")
 PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^### `(.+)`$", PAGE, re.M)
-OTHERS = ("Extra inputs are not permitted", "OutOfMemoryError")  # said by pydantic, by torch
+# Said by pydantic, by torch, by Ray.
+OTHERS = ("Extra inputs are not permitted", "OutOfMemoryError", "The current node timed out during startup")
 BETWEEN = "\0"  # a value inside of a message
 
 
