@@ -9,7 +9,7 @@ BENCHES := train_epoch rank_users growth large_catalogue tisasrec_memory mhc_ove
 SEARCHES := pruning sweep_vs_plain_tune  # two studies each: hours at full length
 READY := $(VENV)/.ready
 
-.PHONY: sweep test check faults cluster cluster-short cluster-tools browser-tools bench bench-peers format clean
+.PHONY: sweep test check faults cluster cluster-short cluster-tools browser-tools bench bench-peers docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, got {v[0]}.{v[1]}; set PYTHON=python3.11" if v < (3, 11) else 0)'
@@ -60,9 +60,12 @@ bench-peers: $(READY)  # RecTools pins other versions of much that we use
 	$(BIN)/python -m benchmarks.bench_peers --peer-python $(PEERS)/bin/python
 	$(BIN)/python -m benchmarks.readme
 
+docs: $(READY)  # the site, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis
