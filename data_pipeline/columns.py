@@ -86,9 +86,11 @@ def needed_columns(found: dict[Role, int], config: DataConfig, where: str, what:
     if config.start_time is not None or config.end_time is not None:
         needed.append("timestamp")
     if missing := [role for role in needed if role not in found]:
+        flag = ",".join(f"{role}=NAME" for role in missing)
         raise DataError(
             f"{where}: missing column {' and '.join(missing)}: {what}; expected {', '.join(needed)}; say "
-            f'which one it is by name or 0-based number, such as columns={{"{missing[0]}": "..."}}'
+            f'which it is by name or 0-based number: --columns {flag}, or columns={{{missing[0]} = "NAME"}} '
+            "in a study.toml"
         )
     return {role: found[role] for role in ROLES if role in found and (role != "rating" or role in needed)}
 

@@ -64,7 +64,7 @@ def show(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
             record, epochs = opened.record(trial), opened.epochs_of(trial)
             attributes = opened.trial(trial).user_attrs
         console = Console(width=None if sys.stdout.isatty() else 160)
-        for part in trial_view(record, epochs, attributes):
+        for part in trial_view(record, epochs, attributes, console.width):
             console.print(part, highlight=False, markup=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,7 @@ def top(
     """The leaderboard of a study, best first."""
     from results.leaderboard import load_leaderboard
     from results.select import Condition, select_columns, select_rows
-    from sweep.tables import leaderboard_columns, table_of
+    from sweep.tables import SPARE, leaderboard_columns
 
     with user_errors():
         machine = _one_of(as_json, as_csv)
@@ -64,10 +65,10 @@ def top(
         if machine:
             _print(rows if names is None else rows[names], as_json)
             return
-        console = _console()
         if names is None:
-            rows = leaderboard_columns(rows, frame.attrs["objective"], console.width)
-        console.print(table_of(rows if names is None else rows[names]), highlight=False)
+            _show(leaderboard_columns(rows, frame.attrs["objective"]), SPARE)
+        else:
+            _show(rows[names])
 
 
 def compare(
@@ -83,7 +84,7 @@ def compare(
 ) -> None:
     """Studies side by side: the best of each, with its interval, and what it cost."""
     from results.compare import MUST_AGREE, compare_studies
-    from sweep.tables import comparison_columns, table_of
+    from sweep.tables import SPARE_OF_COMPARISON, comparison_columns
 
     with user_errors():
         machine = _one_of(as_json, as_csv)
@@ -91,7 +92,7 @@ def compare(
         if machine:
             _print(frame, as_json)
             return
-        _console().print(table_of(comparison_columns(frame)), highlight=False)
+        _show(comparison_columns(frame), SPARE_OF_COMPARISON)
         first, *others = frame.to_dict(orient="records")
         for row in others:
             if not row["comparable"]:
@@ -107,15 +108,20 @@ COMMANDS = (top, compare)
 def print_leaderboard(folder: Path) -> None:
     from results.leaderboard import load_leaderboard
     from results.select import select_rows
-    from sweep.tables import leaderboard_columns, table_of
+    from sweep.tables import SPARE, leaderboard_columns
 
-    frame, console = load_leaderboard(folder), _console()
-    shown = leaderboard_columns(select_rows(frame, limit=SHOWN), frame.attrs["objective"], console.width)
-    console.print(table_of(shown), highlight=False)
+    frame = load_leaderboard(folder)
+    _show(leaderboard_columns(select_rows(frame, limit=SHOWN), frame.attrs["objective"]), SPARE)
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160)
+def _show(frame: pd.DataFrame, spare: Sequence[str] = ()) -> None:
+    """Columns that can be spared are left out on a narrow terminal; those asked for are never cut."""
+    from sweep.tables import table_of
+
+    width = Console().width if sys.stdout.isatty() else 160
+    table = table_of(frame, width, spare)
+    console = Console(width=width if spare else max(width, 4096))
+    console.print(table, highlight=False)
 
 
 def _place(study: str, runs: Path) -> str | Path:

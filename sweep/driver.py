@@ -197,9 +197,10 @@ def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> Non
     before["data"].pop("path"), now["data"].pop("path")  # the same bytes elsewhere are the same log
     for section in now:
         if before.get(section) != now[section]:
+            was, given = differing(before.get(section), now[section])
             raise ConfigError(
-                f"study {config.name!r} was begun with {section} = {json.dumps(before.get(section))}, "
-                f"got {json.dumps(now[section])}: give it another --name, or go on with the old settings "
+                f"study {config.name!r} was begun with {section} = {json.dumps(was)}, "
+                f"got {json.dumps(given)}: give it another --name, or go on with the old settings "
                 f"({config.folder / 'study.toml'})"
             )
     if study.attributes["fingerprint"] != log.manifest.fingerprint:
@@ -208,6 +209,18 @@ def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> Non
             f"(fingerprint {study.attributes['fingerprint'][:12]}, got {log.manifest.fingerprint[:12]}): "
             "give it another --name"
         )
+
+
+def differing(before: Any, now: Any) -> tuple[Any, Any]:
+    """Of two sections the keys that differ, and of a pinned space those within it."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return before, now
+    pairs = {
+        key: differing(before.get(key), now.get(key))
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    }
+    return {key: was for key, (was, _) in pairs.items()}, {key: given for key, (_, given) in pairs.items()}
 
 
 def tell_split(config: StudyConfig, study: Study, log: SequenceLog, split: Split, view: View) -> None:

@@ -56,7 +56,7 @@ def describe(error: ValidationError, what: str) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         is_secret = key == "storage"  # it may hold keys
         given = "" if isinstance(problem["input"], dict) or is_secret else f", got {problem['input']!r}"
-        message = problem["msg"].removeprefix("Value error, ")
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         lines.append(f"{what} {key}: {message}{given}" if key else f"{what}s: {message}")
     return "\n".join(lines)
 

@@ -14,7 +14,17 @@ from search_spaces import Hparam
 from search_spaces.describe import Row
 
 COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
-WIDE = 140
+SPARE = ("valid.hr@10", "test.hr@10", "epochs", "best_epoch", "loss", "seconds", "rank", "state", "residual")
+SPARE_OF_COMPARISON = (
+    "failed",
+    "num_parameters",
+    "device_hours",
+    "trials",
+    "comparable",
+    "metric",
+    "baseline",
+)
+SPARE_METRICS = ("ndcg@1", "hr@1", "ndcg@5", "hr@5", "ndcg@20", "hr@20")
 SEEDS = "over seeds"
 WRAPPED = ("error", "protocol", "path")
 TRIAL_FACTS = (
@@ -39,25 +49,29 @@ TRIAL_FACTS = (
 COUNTS = ("best_epoch", "epochs", "seconds")
 
 
-def table_of(frame: pd.DataFrame) -> Table:
+def table_of(frame: pd.DataFrame, width: int | None = None, spare: Sequence[str] = ()) -> Table:
+    """Columns in `spare` are left out one by one, the first first, until all fit into `width` characters."""
+    cells = {name: [_named_cell(name, value) for value in frame[name]] for name in frame.columns}
+    room = {
+        name: min(max(map(len, (name, *column))), 30 if name in WRAPPED else 999) + 2
+        for name, column in cells.items()
+    }
+    for name in spare:
+        if width is not None and sum(room.values()) - 2 > width and name in room:
+            del room[name], cells[name]
     table = Table(box=None, pad_edge=False)
-    for name in frame.columns:
+    for name in cells:
         left = frame[name].dtype in ("string", "object") and name != SEEDS
         table.add_column(name, justify="left" if left else "right", no_wrap=name not in WRAPPED)
-    for row in frame.itertuples(index=False):
-        cells = map(_named_cell, frame.columns, row)
-        table.add_row(*map(Text, cells))  # what is in brackets is no markup
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*map(Text, row))  # what is in brackets is no markup
     return table
 
 
-def leaderboard_columns(frame: pd.DataFrame, objective: str, width: int) -> pd.DataFrame:
-    """What is looked at first; test metrics beside the objective's validation.
-
-    Below WIDE characters of `width` the hit rates are left out, so that no heading is cut.
-    """
+def leaderboard_columns(frame: pd.DataFrame, objective: str) -> pd.DataFrame:
+    """What is looked at first; test metrics beside the objective's validation."""
     metric = objective.removeprefix("valid.")
-    has_room = width >= WIDE and "seeds" not in frame and not metric.startswith("hr")
-    hit_rates = ["valid.hr@10", "test.hr@10"] if has_room else []
+    hit_rates = [] if "seeds" in frame or metric.startswith("hr") else ["valid.hr@10", "test.hr@10"]
     shown = [*COLUMNS, objective, f"test.{metric}", *hit_rates, *COUNTS, "error"]
     if "seeds" in frame:
         frame = frame.copy()
@@ -98,7 +112,7 @@ def _over_seeds(row: pd.Series[Any], objective: str) -> str | None:
 
 
 def trial_view(
-    record: TrialRecord, epochs: Sequence[EpochRecord], attributes: Mapping[str, Any]
+    record: TrialRecord, epochs: Sequence[EpochRecord], attributes: Mapping[str, Any], width: int
 ) -> Iterator[Table | str]:
     """One trial: facts and hparams, its epochs, and why it failed."""
     facts = Table("", "", show_header=False, box=None, pad_edge=False)
@@ -112,13 +126,17 @@ def trial_view(
         facts.add_row("interrupted", str(reason).partition("\n")[0])
     yield facts
     if epochs:
-        names = list(epochs[0].valid)
-        table = Table("epoch", "loss", *names, "lr", "seconds", box=None, pad_edge=False)
-        for epoch in epochs:
-            values = [epoch.loss, *(epoch.valid.get(name) for name in names)]
-            lr = "–" if epoch.lr is None else f"{epoch.lr:.2g}"
-            table.add_row(str(epoch.epoch), *map(_cell, values), lr, _cell(epoch.seconds))
-        yield table
+        rows = [
+            {
+                "epoch": epoch.epoch,
+                "loss": epoch.loss,
+                **epoch.valid,
+                "lr": "–" if epoch.lr is None else f"{epoch.lr:.2g}",
+                "seconds": epoch.seconds,
+            }
+            for epoch in epochs
+        ]
+        yield table_of(pd.DataFrame(rows), width, SPARE_METRICS)
     if "error" in attributes:
         yield attributes["error"]["traceback"] or attributes["error"]["message"]
 

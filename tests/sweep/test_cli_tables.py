@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from results.leaderboard import StudyFacts, build_leaderboard, write_table
 from results.schema import TrialRecord
 from sweep.cli import app
+from sweep.tables import table_of
 
 FACTS = StudyFacts("one", "3f2a", "valid.ndcg@10", "leave_one_out", {})
 TRIALS = [
@@ -43,6 +44,18 @@ def test_the_table_for_a_reader_has_ten_trials_and_what_they_are_read_against(ta
     assert len(lines) == 1 + 10 + 1 and "markov" in lines[-1]
     assert len(seqsweep("top", table, "-n", "all").stdout.splitlines()) == 1 + 12 + 1
     assert len(seqsweep("top", table, "-n", "2").stdout.splitlines()) == 1 + 2 + 1
+
+
+def test_what_can_be_spared_is_left_out_until_the_rest_fits_whole() -> None:
+    frame = pd.DataFrame({"model": ["sasrec"], "seconds": [1.5], "valid.ndcg@10": [0.25], "loss": ["ce"]})
+
+    def names(width: int) -> list[object]:
+        return [column.header for column in table_of(frame, width, ("loss", "seconds")).columns]
+
+    whole = len("sasrec  seconds  valid.ndcg@10  loss")
+    assert names(whole) == ["model", "seconds", "valid.ndcg@10", "loss"]
+    assert names(whole - 1) == ["model", "seconds", "valid.ndcg@10"]
+    assert names(10) == ["model", "valid.ndcg@10"]
 
 
 def test_a_reader_gets_the_columns_asked_for(table: str) -> None:

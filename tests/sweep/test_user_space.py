@@ -135,7 +135,7 @@ def raises_late(trial: optuna.Trial) -> dict[str, str | float]:
         ),
         (
             lambda trial: {"model": "sasrec", "dropout": trial.suggest_int("dropout", 3, 3)},
-            "dropout=3: hparam dropout: Input should be less than 1, got 3",
+            "dropout=3: hparam dropout: must be less than 1, got 3",
         ),
         (
             lambda trial: None,
