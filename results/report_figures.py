@@ -196,7 +196,7 @@ def importances(shares: Mapping[str, float]) -> Figure:
 
 def slice_of(content: StudyContent, column: str) -> Figure:
     """The value of every trial by one hyperparameter."""
-    rows = [row for row in content.ranked if row[column] is not None]
+    rows = [row for row in content.drawn if row[column] is not None]
     is_text = any(isinstance(row[column], str | bool) for row in rows)
     traces = []
     for place, family in enumerate(content.families):
@@ -253,7 +253,7 @@ def _tick(value: float) -> str:
 
 def parallel(content: StudyContent, columns: Sequence[str]) -> Figure:
     """A line a trial over its hyperparameters; at the right its value. What a trial has not lies below."""
-    rows = content.ranked
+    rows = content.drawn
     axes = [_axis(content, rows, column) for column in columns[:AXES]]
     axes.append(_Axis(content.objective, [finite(row["objective"]) for row in rows], is_log=False))
     order = sorted(range(len(rows)), key=lambda place: -(rows[place]["objective"]))

@@ -298,7 +298,7 @@ def parallel(content: StudyContent) -> str:
         return ""
     names = _by_importance(content)
     shown_names = names[: figures.AXES]
-    lead = "A line is a trial, from its hyperparameters to its value at the right." + (
+    lead = f"A line is a trial{_some(content)}, from its hyperparameters to its value at the right." + (
         f" {len(shown_names)} of {len(names)} hyperparameters." if len(names) > len(shown_names) else ""
     )
     label = f"Hyperparameters of {len(content.ranked)} trials as lines"
@@ -320,7 +320,7 @@ def _by_importance(content: StudyContent) -> list[str]:
 def slices(content: StudyContent) -> str:
     if len(content.ranked) < 2 or not content.hparams:
         return ""
-    lead = f"{content.objective} of every trial by each hyperparameter, alone." + (
+    lead = f"{content.objective} by each hyperparameter alone; a point is a trial{_some(content)}." + (
         f" Colour and shape: {', '.join(_keyed(content))}." if len(content.families) > 1 else ""
     )
     parts = [
@@ -330,6 +330,12 @@ def slices(content: StudyContent) -> str:
         for name in content.hparams
     ]
     return section("slices", "Slices", lead, f'<div class="small">{"".join(parts)}</div>')
+
+
+def _some(content: StudyContent) -> str:
+    """Of a long search not all are drawn."""
+    few, all_ = len(content.drawn), len(content.ranked)
+    return "" if few == all_ else f" ({few:,} of {all_:,}, evenly by rank)"
 
 
 def _keyed(content: StudyContent) -> list[str]:
