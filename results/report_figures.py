@@ -42,7 +42,10 @@ def history(content: StudyContent) -> Figure:
         "hoverinfo": "skip",
     }
     values = [value for trace in traces for value in trace["y"]]
-    low, high = min(values, default=0.0), max(values, default=0.0)
+    levels = [
+        value for row in content.in_state("baseline")[:1] if (value := finite(row["objective"])) is not None
+    ]
+    low, high = min(values, default=0.0), max([*values, *levels], default=0.0)
     failed = _failed(content.in_state("failed"), low - FOOT * (high - low))
     layout = {
         "xaxis": {"title": "trial", "tickformat": "d"},
