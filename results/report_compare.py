@@ -76,7 +76,7 @@ def _side_by_side(named: Sequence[Named]) -> str:
         ("device time of the trials", lambda content: duration(total(content.trials, "device_seconds"))),
         (
             "device time of the finalists",
-            lambda content: duration(total(content.finalists, "device_seconds")),
+            lambda content: duration(total(content.finalists, "device_seconds") or None),
         ),
         ("from first start to last end", _wall),
     ]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]  # of a table; None where there is nothing
 
+MAX_DRAWN = 1000
 ENDED = ("complete", "pruned", "failed")
 
 
@@ -69,6 +70,11 @@ class StudyContent:
     @cached_property
     def ranked(self) -> list[Row]:
         return [row for row in self.trials if row["rank"] is not None]
+
+    @cached_property
+    def drawn(self) -> list[Row]:
+        """For plots that show the trials many times, each point an element of the page: evenly by rank."""
+        return self.ranked[:: math.ceil(len(self.ranked) / MAX_DRAWN) or 1]
 
     @property
     def best(self) -> Row | None:

@@ -21,6 +21,7 @@ CURVES = 5  # of the best trials
 THIN_CURVES = 100
 AXES = 10  # of the parallel coordinates
 WIDE = 3  # a cost that differs by more than this factor is drawn on a logarithmic scale
+FOOT = 0.08  # of the height of the history: failed trials, which have no value, lie so far below the others
 FEW_VALUES = 5  # of whole numbers: each gets its tick
 
 
@@ -41,7 +42,11 @@ def history(content: StudyContent) -> Figure:
         "hoverinfo": "skip",
     }
     values = [value for trace in traces for value in trace["y"]]
-    failed = _failed(content.in_state("failed"), min(values, default=0.0))
+    levels = [
+        value for row in content.in_state("baseline")[:1] if (value := finite(row["objective"])) is not None
+    ]
+    low, high = min(values, default=0.0), max([*values, *levels], default=0.0)
+    failed = _failed(content.in_state("failed"), low - FOOT * (high - low))
     layout = {
         "xaxis": {"title": "trial", "tickformat": "d"},
         "yaxis": {"title": content.objective},
@@ -133,7 +138,7 @@ def learning_curves(content: StudyContent) -> Figure:
     thin = _curve("pruned", [point for trial in pruned for point in [*curves[trial], (None, None)]])
     ends = [curves[trial][-1] for trial in pruned if curves[trial]]
     traces = [
-        {**thin, "line": {"color": "--faint", "width": 1}, "opacity": 0.7, "hoverinfo": "skip"},
+        {**thin, "line": {"color": "--faint", "width": 1}, "hoverinfo": "skip"},
         {
             **_curve("stopped here", ends),
             "mode": "markers",
@@ -194,7 +199,7 @@ def importances(shares: Mapping[str, float]) -> Figure:
 
 def slice_of(content: StudyContent, column: str) -> Figure:
     """The value of every trial by one hyperparameter."""
-    rows = [row for row in content.ranked if row[column] is not None]
+    rows = [row for row in content.drawn if row[column] is not None]
     is_text = any(isinstance(row[column], str | bool) for row in rows)
     traces = []
     for place, family in enumerate(content.families):
@@ -251,7 +256,7 @@ def _tick(value: float) -> str:
 
 def parallel(content: StudyContent, columns: Sequence[str]) -> Figure:
     """A line a trial over its hyperparameters; at the right its value. What a trial has not lies below."""
-    rows = content.ranked
+    rows = content.drawn
     axes = [_axis(content, rows, column) for column in columns[:AXES]]
     axes.append(_Axis(content.objective, [finite(row["objective"]) for row in rows], is_log=False))
     order = sorted(range(len(rows)), key=lambda place: -(rows[place]["objective"]))
@@ -351,7 +356,7 @@ def finalists(content: StudyContent) -> Figure:
     rows = [row for row in content.ranked if row.get("seeds") is not None][::-1]
     traces: list[Figure] = []
     for part, colour, symbol, shift in (
-        ("valid", "--faint", "square", 0.14),
+        ("valid", "--soft", "square", 0.14),
         ("test", "--accent", "circle", -0.14),
     ):
         column = f"{part}.{content.metric}"
@@ -417,7 +422,7 @@ def references(content: StudyContent, best: Row) -> Figure:
     rows = [*content.in_state("ceiling"), best, *content.in_state("baseline")][::-1]
     names = [f"trial {row['trial']}" if row["trial"] is not None else str(row["model"]) for row in rows]
     traces = []
-    for part, colour, symbol in (("valid", "--faint", "square"), ("test", "--accent", "circle")):
+    for part, colour, symbol in (("valid", "--soft", "square"), ("test", "--accent", "circle")):
         column = f"{part}.{content.metric}"
         there = [
             (name, row[column]) for name, row in zip(names, rows, strict=True) if row[column] is not None

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -36,7 +35,7 @@ def importance(trials: Sequence[FrozenTrial], objective: Mapping[int, float]) ->
     study = optuna.create_study(direction="maximize")
     study.add_trials([_complete(trial, objective[trial.number]) for trial in counted])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", UserWarning)  # experimental; few trials, which the page says
         shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile))
     return Importance(shares, len(counted), round(quantile * len(counted)))
 

@@ -35,16 +35,18 @@ from results.report_importance import MIN_TRIALS, importance
 from results.schema import FAMILY
 
 SHOWN_TRIALS = 20
+SHOWN_SHARES = 12
 NOT_RECORDED = "not recorded"
 
 
 def heading(content: StudyContent) -> str:
     data = content.about.data
     log = "" if data is None else f"{data['origin']} · "
+    searched = [f"{way.replace('ize', 'ises')} {name}" for name, way in content.about.objectives.items()]
     return (
         f"<h1>{text(content.name)}</h1>"
         f'<p class="sub">{text(log)}{text(content.attrs["protocol"])} · '
-        f"maximises {text(content.objective)}</p>"
+        f"{text(', '.join(searched))}</p>"
         f"{_tiles(content)}"
     )
 
@@ -82,7 +84,11 @@ def _interval(row: Row, column: str) -> str:
     low, high = row.get(f"{column}.low"), row.get(f"{column}.high")
     if row.get("seeds") is None or low is None or high is None:
         return f"trial {row['trial']}"
-    return f"{low:.4f} to {high:.4f}, {shown(row['seeds'])} seeds"
+    return f"{low:.4f} to {high:.4f}, {seeds(row)}"
+
+
+def seeds(row: Row) -> str:
+    return f"{row['seeds']} seed" + ("" if row["seeds"] == 1 else "s")
 
 
 def _gain(content: StudyContent, best: Row) -> tuple[str, str, str]:
@@ -94,7 +100,7 @@ def _gain(content: StudyContent, best: Row) -> tuple[str, str, str]:
             baseline = max(there, key=lambda row: float(row[column]))
             mean = best.get(f"{column}.mean")
             ratio = (best[column] if mean is None else mean) / baseline[column] - 1
-            return (f"over {baseline['model'].replace('_', ' ')}", f"{ratio:+.0%}", column)
+            return (f"over {baseline['model'].replace('_', ' ')}", f"{ratio:+.0%}".replace("-", "−"), column)
     return ("", "", "")
 
 
@@ -103,10 +109,13 @@ def best_trial(content: StudyContent) -> str:
     if best is None:
         return section("best", "Best trial", "No trial has a value yet.")
     names = measured(best)
+    over_seeds = best.get("seeds") is not None
+    parts = {"valid": "valid.{}", **({"valid, mean": "valid.{}.mean"} if over_seeds else {})}
+    parts |= {"test, mean" if over_seeds else "test": "test.{}"}
     metrics = table(
-        "Metrics" + (", test as the mean over seeds" if best.get("seeds") is not None else ""),
-        ("metric", "valid", "test"),
-        [(name, finite(best[f"valid.{name}"]), finite(best[f"test.{name}"])) for name in names],
+        "Metrics" + (f", and means over {seeds(best)}" if over_seeds else ""),
+        ("metric", *parts),
+        [(name, *(finite(best.get(part.format(name))) for part in parts.values())) for name in names],
     )
     lead = (
         f"Trial {best['trial']}, {best['model'] or NOT_RECORDED}, at epoch {shown(best['best_epoch'])}. Of "
@@ -116,7 +125,7 @@ def best_trial(content: StudyContent) -> str:
     use = ""
     if (content.about.folder / "best" / "config.json").is_file():
         model = shlex.quote(f"{content.about.path}/best")
-        use = "<h3>To use it</h3>" + code(f"seqsweep recommend {model} LOG --top-k 10 --out recs.parquet")
+        use = "<h3>To use it</h3>" + code(f"seqsweep recommend {model} LOG")
     return section("best", "Best trial", lead, columns(metrics, _hparams(best), _size_and_cost(best) + use))
 
 
@@ -265,11 +274,13 @@ def importances(content: StudyContent) -> str:
             else "A small share does not say that any value will do."
         )
     )
-    shares = _without_family(found.shares, content)
+    shares = dict(list(_without_family(found.shares, content).items())[:SHOWN_SHARES])
+    rest = len(found.shares) - len(shares)
+    left = 1 - sum(shares.values())
+    more = f"Not drawn: {rest} more, with {left:.0%} together." if rest else ""
     label = "Importance: " + ", ".join(f"{name} {value:.0%}" for name, value in shares.items())
-    return section(
-        "importance", title, lead, plot(figures.importances(shares), label, height=40 + 26 * len(shares))
-    )
+    drawn = plot(figures.importances(shares), label, height=40 + 26 * len(shares))
+    return section("importance", title, lead, drawn, paragraph(more, "lead") if more else "")
 
 
 def _without_family(shares: Mapping[str, float], content: StudyContent) -> dict[str, float]:
@@ -287,7 +298,7 @@ def parallel(content: StudyContent) -> str:
         return ""
     names = _by_importance(content)
     shown_names = names[: figures.AXES]
-    lead = "A line is a trial, from its hyperparameters to its value at the right." + (
+    lead = f"A line is a trial{_some(content)}, from its hyperparameters to its value at the right." + (
         f" {len(shown_names)} of {len(names)} hyperparameters." if len(names) > len(shown_names) else ""
     )
     label = f"Hyperparameters of {len(content.ranked)} trials as lines"
@@ -309,7 +320,7 @@ def _by_importance(content: StudyContent) -> list[str]:
 def slices(content: StudyContent) -> str:
     if len(content.ranked) < 2 or not content.hparams:
         return ""
-    lead = f"{content.objective} of every trial by each hyperparameter, alone." + (
+    lead = f"{content.objective} by each hyperparameter alone; a point is a trial{_some(content)}." + (
         f" Colour and shape: {', '.join(_keyed(content))}." if len(content.families) > 1 else ""
     )
     parts = [
@@ -319,6 +330,12 @@ def slices(content: StudyContent) -> str:
         for name in content.hparams
     ]
     return section("slices", "Slices", lead, f'<div class="small">{"".join(parts)}</div>')
+
+
+def _some(content: StudyContent) -> str:
+    """Of a long search not all are drawn."""
+    few, all_ = len(content.drawn), len(content.ranked)
+    return "" if few == all_ else f" ({few:,} of {all_:,}, evenly by rank)"
 
 
 def _keyed(content: StudyContent) -> list[str]:
@@ -506,7 +523,7 @@ def made_with(content: StudyContent) -> str:
     seed = [] if content.about.seed is None else [("seed", content.about.seed)]
     return section(
         "made-with",
-        "Settings and versions",
+        "Settings",
         lead,
         columns(
             table("Search", ("", ""), [*seed, *settings]) if seed or settings else "",

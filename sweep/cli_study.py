@@ -149,10 +149,13 @@ def report(
 ) -> None:
     """Write a study's report.html again, or one page that compares several studies."""
     from results.report import write_comparison, write_report
+    from sweep.errors import ConfigError
     from sweep.report import about
     from sweep.study import Study
 
     with user_errors():
+        if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+            raise ConfigError(f"--out must be a file in a folder that is there, got {out}")
         found = []
         for folder in [study_folder(study, runs) for study in studies]:
             with Study.read(folder) as opened:

@@ -126,6 +126,13 @@ def test_sections_without_content_are_left_out_or_say_so(tmp_path: Path) -> None
     assert "They come after the search." in page_of(write_study(tmp_path / "begun", queued)).own
 
 
+def test_of_many_trials_an_even_part_is_drawn(tmp_path: Path) -> None:
+    about = write_study(tmp_path / "mine", searched(1500), with_trials=False)
+    content = read_content(about)
+    assert [row["rank"] for row in content.drawn] == list(range(1, 1500, 2))
+    assert page_of(about).own.count("(750 of 1,500, evenly by rank)") == 2
+
+
 def test_several_objectives_are_shown_as_a_front(tmp_path: Path) -> None:
     page = page_of(front_study(tmp_path / "mine"))
     assert "front" in page.sections and "2 of 6 trials are on the front" in page.own

@@ -75,6 +75,8 @@ def test_from_log_to_leaderboard(folder: Path) -> None:
     assert trials["test.ndcg@10"].notna().sum() == 1  # the winner's alone
     assert all((folder / "runs/small" / path).is_file() for path in trials["checkpoint"].dropna())
     assert trials["checkpoint"].notna().any() and trials["device_seconds"].gt(0).all()
+    report = (folder / "runs/small/report.html").read_text()
+    assert "seqsweep recommend runs/small/best LOG" in report and "interactions from log.txt" in report
     epochs = pd.read_parquet(folder / "runs/small/epochs.parquet")
     best = epochs.groupby("trial")["objective"].max()
     assert dict(zip(trials["trial"], trials["objective"], strict=True)) == best.to_dict()
