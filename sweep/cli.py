@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sweep import cli_data, cli_jobs, cli_study
+from sweep import cli_data, cli_jobs, cli_model, cli_study
 from sweep.arguments import (
     BUDGET,
     HARDWARE,
@@ -301,7 +301,7 @@ def spaces(
 
 
 cli_jobs.add_commands(app)
-for command in (*cli_data.COMMANDS, *cli_study.COMMANDS):
+for command in (*cli_data.COMMANDS, *cli_study.COMMANDS, *cli_model.COMMANDS):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

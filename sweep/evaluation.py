@@ -32,6 +32,7 @@ from data_pipeline.split import (
 )
 from data_pipeline.store import SequenceLog
 from models import SequenceModel
+from models.interface import REAL_ITEMS
 from results.metrics import Ranks
 from sweep.candidates import draw_candidates
 from sweep.host import keep_freed_memory
@@ -143,8 +144,8 @@ class ModelScorer:
         with torch.autocast(history.length_B.device.type, torch.bfloat16, enabled=self._autocast):
             return self._model.last_state(history).float()
 
-    def score(self, state_BD: Tensor) -> Tensor:
-        return self._model.score(state_BD)
+    def score(self, state_BD: Tensor, items: slice | Tensor = REAL_ITEMS) -> Tensor:
+        return self._model.score(state_BD, items)
 
 
 class Histories:
@@ -202,8 +203,11 @@ class Ranker:
         targets: Targets,
         protocol: ProtocolConfig,
         part: Literal["valid", "test"],
+        num_scored: int | None = None,
     ) -> None:
+        """num_scored: the items that scorers score, where they are not the log's alone."""
         self._sequences = sequences
+        self._num_scored = num_scored or sequences.num_items
         self._removes_seen = protocol.removes_seen(log)
         histories = Histories(sequences, targets.user_id, targets.position)
         kept_U = np.ones(len(targets.user_id), bool)
@@ -271,7 +275,7 @@ class Ranker:
 
     def _parts(self, num_rows: int) -> Iterator[slice]:
         """Of a block that was read, what is scored at a time."""
-        at_a_time = max(1, round(SCORES_AT_A_TIME / self._sequences.num_items / ROWS_STEP)) * ROWS_STEP
+        at_a_time = max(1, round(SCORES_AT_A_TIME / self._num_scored / ROWS_STEP)) * ROWS_STEP
         for begin in range(0, num_rows, at_a_time):
             yield slice(begin, begin + at_a_time)
 
