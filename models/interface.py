@@ -75,5 +75,5 @@ class SequenceModel(nn.Module):
 
 def last_places(x_BL: Tensor, length_B: Tensor) -> Tensor:
     """What stands at the last real place of each user, (B, 1, ...) of (B, L, ...)."""
-    row_B = torch.arange(len(length_B), device=length_B.device)
+    row_B = torch.arange(length_B.shape[0], device=length_B.device)  # len() would fix it in an ONNX graph
     return x_BL[row_B, length_B - 1][:, None]

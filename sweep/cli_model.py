@@ -292,6 +292,23 @@ def train(
         say(f"\nmodel: {relative(config.folder / 'best')}")
 
 
+def export(
+    model: ModelName,
+    onnx: Annotated[Path, typer.Option(help="The file to write.")],
+    runs: Runs = RUNS,
+) -> None:
+    """Write a model as ONNX, compared with PyTorch before it is there. Needs the extra `onnx`."""
+    from sweep.onnx_export import export_onnx
+
+    with user_errors():
+        check_folder(onnx, "--onnx")
+        difference = export_onnx(_exported(model, runs, "cpu"), onnx)
+        say(
+            f"written to {relative(onnx)}; scores differ from PyTorch's by at most {difference:.1g} of their "
+            "standard deviation"
+        )
+
+
 def _given(format: str | None, columns: str | None, **settings: Any) -> dict[str, Any]:
     """Settings of data that were given as flags."""
     return without_none({"format": format, "columns": column_names(columns), **settings})
@@ -331,8 +348,14 @@ def check_output(path: Path) -> None:
 
     if path.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out must end in .parquet or .csv, got {path}")
+    check_folder(path, "--out")
+
+
+def check_folder(path: Path, flag: str) -> None:
+    from sweep.errors import UserError
+
     if not path.absolute().parent.is_dir():
-        raise UserError(f"--out must lie in a folder that is there, got {path}: make {path.parent} first")
+        raise UserError(f"{flag} must lie in a folder that is there, got {path}: make {path.parent} first")
 
 
 def write_output(table: pa.Table, path: Path) -> None:
@@ -354,4 +377,4 @@ def _silent(message: str) -> None:
     """For scripts, which read the record alone."""
 
 
-COMMANDS = (train, evaluate, recommend)
+COMMANDS = (train, evaluate, recommend, export)

@@ -178,7 +178,7 @@ def _item_ids(folder: Path, config: ExportedConfig) -> pa.Array[Any]:
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path} is no table of item ids: {reason}; {EXPORT_AGAIN}") from None
-    if not np.array_equal(number, np.arange(1, config.num_items + 1)):
+    if len(number) != config.num_items or (number != np.arange(1, len(number) + 1)).any():
         raise ModelError(
             f"{path} must have the items 1 to {config.num_items} of {CONFIG_FILE} in order, got "
             f"{len(number)} rows that are not those; {EXPORT_AGAIN}"
