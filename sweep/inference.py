@@ -5,7 +5,7 @@ Shapes: B users of a block, K items recommended, N candidates of a block, S seen
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sweep.host import flush_denormals, keep_freed_memory
 ITEMS_AT_A_TIME = 2**14  # of the catalogue; 64 users' scores of them are `SCORES_AT_A_TIME`
 GROUP = 32  # neighbouring scores of which first the largest alone is looked at
 
-Sequences = Sequence[Sequence[Any]] | Mapping[Hashable, Sequence[Any]]
+Sequences = Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]]
 
 
 @dataclass(frozen=True)

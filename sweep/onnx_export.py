@@ -42,8 +42,8 @@ def export_onnx(exported: Exported, path: Path) -> float:
     """Write `path`, and give the largest difference to PyTorch's scores, in their standard deviation.
 
     The graph takes `item_ids` (B, L) int64, items 1 to V oldest first, padded on the right with 0, L at most
-    the model's max_len; and gives `scores` (B, V) float32, column j for item j + 1. Nothing stays at `path` where
-    ONNX Runtime's scores differ. Raises ModelError for a model that can't be exported, ConfigError where the
+    the model's max_len; and gives `scores` (B, V) float32, column j for item j + 1. Nothing stays at `path`
+    where ONNX Runtime's scores differ. Raises ModelError for a model that can't be exported, ConfigError where the
     packages are missing.
     """
     model = exported.model
@@ -66,8 +66,8 @@ def export_onnx(exported: Exported, path: Path) -> float:
         difference = _largest_difference(scores, exported, staging)
         if not difference <= MAX_DIFFERENCE:
             raise ModelError(
-                f"ONNX Runtime must give PyTorch's scores to {MAX_DIFFERENCE:g} of their standard deviation, got "
-                f"a difference of {difference:.2g}; nothing was written"
+                f"ONNX Runtime must give PyTorch's scores to {MAX_DIFFERENCE:g} of their standard deviation, "
+                f"got a difference of {difference:.2g}; nothing was written"
             )
         os.replace(staging, path)
     finally:

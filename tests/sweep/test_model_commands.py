@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from data_pipeline.history import History
 from models import MODELS
@@ -23,6 +24,7 @@ from sweep.cli import app
 from sweep.exported import ModelError, read_exported
 from sweep.inference import _top
 
+ROOT = Path(__file__).parents[2]
 every_model = pytest.mark.parametrize("model", MODELS)
 SMALL = ("--max-users", "150", "--set", "hidden_dim=16", "--set", "max_len=12", "--epochs", "1")
 
@@ -299,6 +301,11 @@ def test_train_goes_on_and_refuses_what_does_not_fit(trained: Callable[[str], Pa
     assert "did you mean 'lr'" in refused("train", "demo", "--set", "lrr=1", *places)
     assert "--model must be one of" in refused("train", "demo", "--model", "gpt", *places)
     assert "heads" in refused("train", "demo", "--set", "num_heads=3", *places)
+
+
+def test_the_package_is_imported_without_torch() -> None:
+    code = "import sys, sweep; sweep.load_model; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 
 def test_the_card_says_how_to_load_it(best: Path) -> None:
