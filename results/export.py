@@ -22,6 +22,11 @@ from results.schema import TrialRecord
 Weights = Mapping[str, npt.NDArray[np.generic]]
 
 WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+ITEM_IDS_FILE = "item_ids.parquet"
+METRICS_FILE = "metrics.json"
+
+BEST, STAGING, REPLACED = "best", ".best.staging", ".best.replaced"
 
 KNOWN_LIMITS = (
     "It can only recommend the items in `item_ids.parquet`: those seen in the log it was trained on.",
@@ -45,17 +50,17 @@ def export_best(
 ) -> Path:
     """Write `best/` in the study's folder and return it.
 
-    A reader finds the old model, the new one, or for the moment between two renames none; never half of one.
+    A reader who asks `find_best` finds the old model or the new one, whole, at any moment.
     """
-    best, staging, replaced = folder / "best", folder / ".best.staging", folder / ".best.replaced"
+    best, staging, replaced = folder / BEST, folder / STAGING, folder / REPLACED
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     # Without the "C" order a transposed view would be written in the order of its memory.
     arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
     safetensors.numpy.save_file(arrays, staging / WEIGHTS_FILE)
-    (staging / "config.json").write_text(_json(config), encoding="utf-8")
-    pq.write_table(item_ids, staging / "item_ids.parquet")
-    (staging / "metrics.json").write_text(_json(metrics), encoding="utf-8")
+    (staging / CONFIG_FILE).write_text(_json(config), encoding="utf-8")
+    pq.write_table(item_ids, staging / ITEM_IDS_FILE)
+    (staging / METRICS_FILE).write_text(_json(metrics), encoding="utf-8")
     (staging / "README.md").write_text(card, encoding="utf-8")
     for path in (*staging.iterdir(), staging):
         sync(path)
@@ -72,39 +77,140 @@ def _swap_in(staging: Path, best: Path, replaced: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def find_best(folder: Path) -> Path:
+    """Where a study's model is: `best/`, but between two renames, where a kill may leave it, put aside."""
+    best, replaced = folder / BEST, folder / REPLACED
+    return replaced if not best.exists() and (replaced / CONFIG_FILE).exists() else best
+
+
 def load_weights(folder: Path) -> dict[str, npt.NDArray[np.generic]]:
     return dict(safetensors.numpy.load_file(folder / WEIGHTS_FILE))
 
 
 def model_card(
-    record: TrialRecord, facts: StudyFacts, data: Mapping[str, object], over_seeds: Sequence[float] = ()
+    record: TrialRecord,
+    facts: StudyFacts,
+    data: Mapping[str, object],
+    over_seeds: Sequence[float] = (),
+    *,
+    intervals: Mapping[str, float | None] | None = None,
+    references: Sequence[TrialRecord] = (),
+    found: Mapping[str, object] | None = None,
 ) -> str:
-    """`over_seeds`: the objective of each training of the same hyperparameters, where a finalist won."""
-    measured = [name for name in METRICS if name in record.valid or name in record.test]
+    """What to know before the model is used.
+
+    over_seeds: the objective of each training of the same hyperparameters, where a finalist won. intervals:
+    `test.ndcg@10.low`, `.high` and so on, as the leaderboard names them; of a finalist over its trainings.
+    references: baselines and ceilings. found: how the study came upon it.
+    """
     sections = [
         f"# {record.model or 'Model'}, trial {record.trial} of study {facts.study}",
         f"Chosen for the best {facts.objective}, at epoch {record.best_epoch}; {_parameters(record)}.",
+        "## Use",
+        USE.format(study=facts.study),
         "## Data",
         _table(("fact", "value"), [*data.items(), ("fingerprint", facts.fingerprint)]),
         "## Protocol",
         facts.protocol,
+        *_in_words(facts.protocol),
         "## Metrics",
-        _table(
-            ("metric", "valid", "test"),
-            [
-                (name, _decimals(record.valid.get(name)), _decimals(record.test.get(name)))
-                for name in measured
-            ],
-        ),
+        _metrics_table(record, intervals or {}),
+        *([INTERVALS_OF_SEEDS if over_seeds else INTERVALS_OF_USERS] if intervals else []),
         *_over_seeds(facts.objective, over_seeds),
+        *_references(record, references),
         "## Hyperparameters",
         _table(("name", "value"), sorted(record.hparams.items())),
+        *(["## How it was found", _table(("of the study", ""), list(found.items()))] if found else []),
+        "## Intended use",
+        INTENDED_USE,
         "## Known limits",
         "\n".join(f"* {limit}" for limit in KNOWN_LIMITS),
         "## Made with",
         _table(("package", "version"), sorted(facts.versions.items())),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+USE = """```python
+from sweep import load_model
+
+model = load_model("runs/{study}/best")  # this folder
+model.recommend([model.item_ids[:3]], times=[[0, 60, 120]], k=10)  # raw item ids, oldest first
+```
+
+`seqsweep recommend {study} --out recommendations.parquet` recommends to all users of
+the log, `seqsweep evaluate {study}` measures it again."""
+
+INTENDED_USE = (
+    "Ranking the items of a catalogue by how likely each is the next in a user's sequence: to fill a list of "
+    "recommendations, or as the first step before another ranker. Not for users without any "
+    "interaction with a known item, nor for decisions about people."
+)
+INTERVALS_OF_USERS = "The intervals are 95 % ones over users (bootstrap), of this one training."
+INTERVALS_OF_SEEDS = (
+    "The values are those of the exported training; the means and their 95 % intervals are over users and "
+    "over the trainings of the same hyperparameters (bootstrap)."
+)
+
+
+def _metrics_table(record: TrialRecord, intervals: Mapping[str, float | None]) -> str:
+    measured = [name for name in METRICS if name in record.valid or name in record.test]
+    has_mean = any(
+        intervals.get(f"{split}.{name}.std") is not None for split in ("valid", "test") for name in measured
+    )
+    rows = []
+    for name in measured:
+        row: tuple[object, ...] = (name,)
+        for split, values in (("valid", record.valid), ("test", record.test)):
+            row += (_decimals(values.get(name)),)
+            if intervals:
+                low, high = (_decimals(intervals.get(f"{split}.{name}.{end}")) for end in ("low", "high"))
+                mean = f"{_decimals(intervals.get(f'{split}.{name}.mean'))}: " if has_mean else ""
+                row += (f"{mean}{low} to {high}",)
+        rows.append(row)
+    of_interval = "mean: 95 %" if has_mean else "95 %"
+    header = (
+        "metric",
+        *(head for split in ("valid", "test") for head in (split, of_interval)[: 1 + bool(intervals)]),
+    )
+    return _table(header, rows)
+
+
+def _references(record: TrialRecord, references: Sequence[TrialRecord]) -> list[str]:
+    """The floor and the ceiling, by what is usually read."""
+    if not references:
+        return []
+    names = ("valid.ndcg@10", "test.ndcg@10", "test.hr@10", "test.mrr")
+
+    def row(label: str, each: TrialRecord) -> tuple[str, ...]:
+        values = {"valid": each.valid, "test": each.test}
+        picked = (name.split(".", 1) for name in names)
+        return (label, *(_decimals(values[split].get(metric)) for split, metric in picked))
+
+    rows = [row("this model", record), *(row(f"{each.state} {each.model}", each) for each in references)]
+    return ["## Beside it", _table(("", *names), rows)]
+
+
+def _in_words(protocol: str) -> list[str]:
+    """What the line says, for readers who do not know the terms."""
+    split = (
+        "Each user's last interaction is the test target, the one before it the validation target; the "
+        "rest trains."
+        if protocol.startswith("leave_one_out")
+        else "Two times part the log: what is before the first trains, a user's first interaction between "
+        "them is the validation target, the first after the second the test target."
+    )
+    ranking = (
+        "A target is ranked among all items"
+        if "ranking=full" in protocol
+        else "A target is ranked among sampled items (values are higher than among all items)"
+    )
+    seen = (
+        "without those that the user had before."
+        if protocol.endswith("seen items removed")
+        else "those that the user had before among them."
+    )
+    return [f"{split} {ranking}, {seen}"]
 
 
 def _over_seeds(objective: str, values: Sequence[float]) -> list[str]:

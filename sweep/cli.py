@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sweep import cli_data, cli_doctor, cli_jobs, cli_study, cli_tables
+from sweep import cli_data, cli_doctor, cli_jobs, cli_model, cli_study, cli_tables
 from sweep.arguments import (
     BUDGET,
     HARDWARE,
@@ -331,8 +331,9 @@ def spaces(
 
 
 cli_jobs.add_commands(app)
-for command in (*cli_data.COMMANDS, *cli_tables.COMMANDS, *cli_study.COMMANDS, *cli_doctor.COMMANDS):
-    app.command(command.__name__.replace("_", "-"), cls=Command)(command)
+for group in (cli_data, cli_tables, cli_study, cli_model, cli_doctor):
+    for command in group.COMMANDS:
+        app.command(command.__name__.replace("_", "-"), cls=Command)(command)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from data_pipeline.split import (
 )
 from data_pipeline.store import SequenceLog
 from models import SequenceModel
+from models.interface import REAL_ITEMS
 from results.metrics import Ranks
 from sweep.candidates import draw_candidates
 from sweep.host import keep_freed_memory
@@ -43,6 +44,8 @@ SCORES_AT_A_TIME = 2**20  # 4 MiB: stays in cache while it is counted; larger ta
 ROWS_STEP = 16  # users that are scored come in multiples of it, as the kernels of matrix products take them
 SEEN_PER_CHUNK = 2**22
 NOT_FINITE = "a score is not finite: the model has diverged"
+
+Ints = npt.NDArray[np.int64]
 
 
 class ProtocolConfig(BaseModel):
@@ -141,8 +144,49 @@ class ModelScorer:
         with torch.autocast(history.length_B.device.type, torch.bfloat16, enabled=self._autocast):
             return self._model.last_state(history).float()
 
-    def score(self, state_BD: Tensor) -> Tensor:
-        return self._model.score(state_BD)
+    def score(self, state_BD: Tensor, items: slice | Tensor = REAL_ITEMS) -> Tensor:
+        return self._model.score(state_BD, items)
+
+
+class Histories:
+    """Of U users, what lies before a position of each: read in blocks, so that many fit into memory."""
+
+    def __init__(
+        self, sequences: DeviceSequences, user_id_U: npt.NDArray[np.integer[Any]], position_U: Ints
+    ) -> None:
+        self.sequences = sequences
+        self.user_id_U, self.position_U = user_id_U, position_U
+        self.begin_U: Ints = sequences.offset_U[user_id_U]
+
+    def of(self, row_B: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Histories":
+        return Histories(self.sequences, self.user_id_U[row_B], self.position_U[row_B])
+
+    def blocks(self, max_len: int) -> Iterator[Ints]:
+        """Rows of users of like length, so that a block that is read holds little padding."""
+        length_U = np.minimum(self.position_U - self.begin_U, max_len)
+        order_U = np.argsort(length_U, kind="stable")
+        end = len(order_U)
+        while end > 0:
+            rows = max(1, TOKENS_PER_BLOCK // max(1, int(length_U[order_U[end - 1]])))
+            yield order_U[max(0, end - rows) : end]
+            end -= rows
+
+    def windows(self, scorer: "Scorer", row_B: Ints) -> History:
+        """The last `max_len` interactions before the positions."""
+        position_B = self.position_U[row_B]
+        length_B = np.minimum(position_B - self.begin_U[row_B], scorer.max_len)
+        return self.sequences.history(
+            self.user_id_U[row_B], position_B - length_B, length_B, with_times=scorer.uses_time
+        )
+
+    def seen(self, row_B: Ints) -> tuple[Tensor, Tensor]:
+        """The whole histories of a block, not only the window the model reads: (row, item) pairs."""
+        begin_B = self.begin_U[row_B]
+        length_B = self.position_U[row_B] - begin_B
+        row_S = np.repeat(np.arange(len(length_B)), length_B)
+        first_S = np.repeat(begin_B - (np.cumsum(length_B) - length_B), length_B)
+        position_S = torch.from_numpy(first_S + np.arange(len(row_S))).to(self.sequences.device)
+        return torch.from_numpy(row_S).to(self.sequences.device), self.sequences.items(position_S)
 
 
 class Ranker:
@@ -159,27 +203,30 @@ class Ranker:
         targets: Targets,
         protocol: ProtocolConfig,
         part: Literal["valid", "test"],
+        num_scored: int | None = None,
     ) -> None:
+        """num_scored: the items that scorers score, where they are not the log's alone."""
         self._sequences = sequences
+        self._num_scored = num_scored or sequences.num_items
         self._removes_seen = protocol.removes_seen(log)
-        begin_U = log.offset_U[targets.user_id]
-        kept_U = np.ones(len(begin_U), bool)
+        histories = Histories(sequences, targets.user_id, targets.position)
+        kept_U = np.ones(len(targets.user_id), bool)
         if self._removes_seen and log.manifest.repeat_share > 0:
-            kept_U = ~self._target_was_seen(begin_U, targets.position)
+            kept_U = ~_target_was_seen(histories)
         self.num_seen_targets = int((~kept_U).sum())
         if self.num_seen_targets and not kept_U.any():
             raise DataError(
                 f"no user is left to rank for {part}: each of the {len(kept_U)} had the target before, and "
                 'seen items are removed; keep them (seen = "keep")'
             )
+        self._histories = histories.of(kept_U)
         self.user_id_U = targets.user_id[kept_U]
-        self._begin_U, self._target_position_U = begin_U[kept_U], targets.position[kept_U]
         self._candidate_UN: npt.NDArray[np.int32] | None = None
         if protocol.ranking != "full":
             self._candidate_UN = draw_candidates(
                 log,
                 self.user_id_U,
-                self._target_position_U,
+                self._histories.position_U,
                 int(protocol.ranking.removeprefix("sampled:")),
                 part,
             )
@@ -213,8 +260,8 @@ class Ranker:
         better_U = torch.zeros(len(self.user_id_U), dtype=torch.int64, device=device)
         tied_U = torch.zeros_like(better_U)
         with torch.inference_mode():
-            for row_B in islice(self._blocks(scorer.max_len), workers.rank, None, workers.size):
-                read_B = scorer.read(self._history(scorer, row_B))
+            for row_B in islice(self._histories.blocks(scorer.max_len), workers.rank, None, workers.size):
+                read_B = scorer.read(self._histories.windows(scorer, row_B))
                 row_on_device_B = torch.from_numpy(row_B).to(device)
                 for part in self._parts(len(row_B)):
                     score_BN = scorer.score(read_B[part]).float()
@@ -226,65 +273,40 @@ class Ranker:
                     tied_U[row_on_device_B[part]] = tied_B
         return better_U, tied_U, 0
 
-    def _blocks(self, max_len: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Rows of users of like length, so that a block that is read holds little padding."""
-        length_U = np.minimum(self._target_position_U - self._begin_U, max_len)
-        order_U = np.argsort(length_U, kind="stable")
-        end = len(order_U)
-        while end > 0:
-            rows = max(1, TOKENS_PER_BLOCK // max(1, int(length_U[order_U[end - 1]])))
-            yield order_U[max(0, end - rows) : end]
-            end -= rows
-
     def _parts(self, num_rows: int) -> Iterator[slice]:
         """Of a block that was read, what is scored at a time."""
-        at_a_time = max(1, round(SCORES_AT_A_TIME / self._sequences.num_items / ROWS_STEP)) * ROWS_STEP
+        at_a_time = max(1, round(SCORES_AT_A_TIME / self._num_scored / ROWS_STEP)) * ROWS_STEP
         for begin in range(0, num_rows, at_a_time):
             yield slice(begin, begin + at_a_time)
 
-    def _history(self, scorer: Scorer, row_B: npt.NDArray[np.int64]) -> History:
-        begin_B, position_B = self._begin_U[row_B], self._target_position_U[row_B]
-        length_B = np.minimum(position_B - begin_B, scorer.max_len)
-        return self._sequences.history(
-            self.user_id_U[row_B], position_B - length_B, length_B, with_times=scorer.uses_time
-        )
-
     def _rank_block(self, score_BN: Tensor, row_B: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        begin_B, position_B = self._begin_U[row_B], self._target_position_U[row_B]
         _check_finite(score_BN)
-        target_B1 = self._sequences.items(torch.from_numpy(position_B).to(score_BN.device))[:, None]
+        position_B = torch.from_numpy(self._histories.position_U[row_B]).to(score_BN.device)
+        target_B1 = self._sequences.items(position_B)[:, None]
         target_score_B1 = score_BN.gather(1, target_B1 - 1)
         if self._candidate_UN is not None:
             candidate_BN = torch.from_numpy(self._candidate_UN[row_B]).to(score_BN.device).long()
             score_BN = score_BN.gather(1, (candidate_BN - 1).clamp_(min=0))
             score_BN.masked_fill_(candidate_BN == PAD_ITEM_ID, -torch.inf)
         elif self._removes_seen:
-            row_S, item_S = self._seen(begin_B, position_B)
+            row_S, item_S = self._histories.seen(row_B)
             score_BN = score_BN.index_put_((row_S, item_S - 1), score_BN.new_tensor(-torch.inf))
         return _count(score_BN, target_score_B1, target_among=self._candidate_UN is None)
 
-    def _seen(self, begin_B: npt.NDArray[np.int64], end_B: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """The whole histories of a block, not only the window the model reads: (row, item) pairs."""
-        length_B = end_B - begin_B
-        row_S = np.repeat(np.arange(len(length_B)), length_B)
-        first_S = np.repeat(begin_B - (np.cumsum(length_B) - length_B), length_B)
-        position_S = torch.from_numpy(first_S + np.arange(len(row_S))).to(self._sequences.device)
-        return torch.from_numpy(row_S).to(self._sequences.device), self._sequences.items(position_S)
 
-    def _target_was_seen(
-        self, begin_U: npt.NDArray[np.int64], position_U: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
-        was_seen_U = np.zeros(len(begin_U), bool)
-        total_U = np.cumsum(position_U - begin_U)
-        cuts = np.searchsorted(
-            total_U, np.arange(SEEN_PER_CHUNK, total_U[-1] if len(total_U) else 0, SEEN_PER_CHUNK)
-        )
-        for row_B in np.split(np.arange(len(begin_U)), cuts):
-            row_S, item_S = self._seen(begin_U[row_B], position_U[row_B])
-            target_B = self._sequences.items(torch.from_numpy(position_U[row_B]).to(self._sequences.device))
-            hit_S = (item_S == target_B[row_S]).cpu()
-            was_seen_U[row_B[row_S.cpu()[hit_S].numpy()]] = True
-        return was_seen_U
+def _target_was_seen(histories: Histories) -> npt.NDArray[np.bool_]:
+    sequences = histories.sequences
+    was_seen_U = np.zeros(len(histories.position_U), bool)
+    total_U = np.cumsum(histories.position_U - histories.begin_U)
+    cuts = np.searchsorted(
+        total_U, np.arange(SEEN_PER_CHUNK, total_U[-1] if len(total_U) else 0, SEEN_PER_CHUNK)
+    )
+    for row_B in np.split(np.arange(len(was_seen_U)), cuts):
+        row_S, item_S = histories.seen(row_B)
+        target_B = sequences.items(torch.from_numpy(histories.position_U[row_B]).to(sequences.device))
+        hit_S = (item_S == target_B[row_S]).cpu()
+        was_seen_U[row_B[row_S.cpu()[hit_S].numpy()]] = True
+    return was_seen_U
 
 
 def _check_finite(score_BN: Tensor) -> None:

@@ -110,6 +110,11 @@ class Publisher:
             write_table(build_finalists(rows), self._folder / FINALISTS_FILE, self._facts)
         self._written_at, self._num_changes = time.monotonic(), self._study.num_changes
 
+    def finalist(self, trial_number: int) -> TrialRecord:
+        """A trial that was trained again, with the spreads over its trainings."""
+        runs = [self._with_test(r) for r in self._study.finalist_runs() if r.finalist_of == trial_number]
+        return self._with_finalist(self._study.record(trial_number), runs)
+
     def _with_test(self, run: FinalistRun) -> FinalistRun:
         """Its test metrics are in no report: they are computed from the ranks that it left."""
         assert run.record.trial is not None

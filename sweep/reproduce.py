@@ -201,7 +201,7 @@ def _train_again(
                 micro_batch_size=micro_batch_size,
             )
             for recorded in reports:
-                torch.set_num_threads(_threads(recorded["device"]) or num_threads)
+                torch.set_num_threads(threads_of(recorded["device"]) or num_threads)
                 report = next(training, None)
                 if report is None:
                     return
@@ -215,11 +215,11 @@ def _train_again(
 
 
 def _device(recorded: str) -> torch.device:
-    was_gpu = _threads(recorded) is None
+    was_gpu = threads_of(recorded) is None
     return torch.device("cuda", 0) if was_gpu and torch.cuda.is_available() else torch.device("cpu")
 
 
-def _threads(device: str) -> int | None:
+def threads_of(device: str) -> int | None:
     """Of a CPU, those of each worker; None for a GPU."""
     match = CPU.fullmatch(_device_and_workers(device)[0])
     return None if match is None else int(match[1])
@@ -256,7 +256,7 @@ def _changes(record: Record, device: torch.device) -> Iterator[str]:
     for name, num_workers in map(_device_and_workers, record.devices):
         if num_workers > 1:
             yield f"trained by {num_workers} workers, now by one"
-        is_same = device.type == "cpu" if _threads(name) else name == _gpu_name(device)
+        is_same = device.type == "cpu" if threads_of(name) else name == _gpu_name(device)
         if not is_same:
             yield f"device {name}, now {_gpu_name(device) or 'a CPU'}"
     before, now = record.environment, environment()

@@ -170,8 +170,18 @@ def open_data(
     return TrialData(log, sequences, split, Ranker(log, sequences, split.valid, protocol, "valid"))
 
 
+def hold(data: TrialData, protocol: ProtocolConfig) -> None:
+    """For trials in this process, which then ask no object store for their log."""
+    _opened.clear()
+    _opened[_key(data.log.manifest, protocol, data.sequences.device)] = data
+
+
+def _key(manifest: Manifest, protocol: ProtocolConfig, device: torch.device) -> tuple[str, str, str]:
+    return manifest.fingerprint, protocol.model_dump_json(), str(device)
+
+
 def _open(context: TrialContext, device: torch.device) -> TrialData:
-    key = (context.manifest.fingerprint, context.protocol.model_dump_json(), str(device))
+    key = _key(context.manifest, context.protocol, device)
     if key not in _opened:
         _opened.clear()
         log = SequenceLog(manifest=context.manifest, shards=tuple(ray.get(list(context.shards))))
