@@ -61,7 +61,7 @@ bench-peers: $(READY)  # RecTools pins other versions of much that we use
 	$(BIN)/python -m benchmarks.readme
 
 docs: $(READY)  # the site, into site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -30,8 +30,8 @@ def commands_in_blocks() -> Iterator[Told]:
     for page in PAGES:
         for line in shell_lines(page.read_text(encoding="utf-8")):
             for words in parts(line):
-                if words[:1] == ["seqsweep"]:
-                    yield Told(page.name, tuple(words[1:]))
+                if words[:1] == ["seqsweep"]:  # [what may be left out] stands in brackets
+                    yield Told(page.name, tuple(word.strip("[]") for word in words[1:]))
                 elif words[:2] == ["ray", "submit"]:
                     yield Told(page.name, ("on-head", *words[words.index("submit.py") + 1 :]))
 
