@@ -208,5 +208,5 @@ def test_studies_side_by_side_and_what_forbids_to_compare_them(tmp_path: Path) -
 def test_a_study_without_a_leaderboard_is_refused(tmp_path: Path) -> None:
     about = full_study(tmp_path / "mine")
     (tmp_path / "mine/leaderboard.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match="a leaderboard must exist"):
+    with pytest.raises(FileNotFoundError, match="a table must exist"):
         read_content(about)
