@@ -23,8 +23,13 @@ def checkpoint_path(study_folder: Place, trial_number: int) -> Place:
 
 
 def save_checkpoint(path: StudyPath, content: dict[str, Any]) -> None:
-    """Complete or not there."""
-    write_whole(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **content}, file))
+    """Complete or not there. Raises OSError where the disk is full."""
+    try:
+        write_whole(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **content}, file))
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # which torch hides behind a failure to end its archive
+            raise error.__context__ from None
+        raise
 
 
 def remove_left_overs(folder: StudyPath) -> None:

@@ -82,7 +82,7 @@ def compare(
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Studies side by side: the best of each, with its interval, and what it cost."""
+    """Studies side by side: the best of each, its mean over seeds, and what it cost."""
     from results.compare import MUST_AGREE, compare_studies
     from sweep.tables import SPARE_OF_COMPARISON, comparison_columns
 

@@ -178,10 +178,10 @@ def check_shared_memory(size: int, memory: int) -> Finding:
     if size < need:
         return Finding(
             "warning",
-            f"/dev/shm has {_gib(size)}, Ray's object store takes {_gib(need)} and goes to the disk",
+            f"/dev/shm has {_gib(size)}, Ray's object store takes up to {_gib(need)} and goes to the disk",
             f"enlarge it: docker run --shm-size={need / GIB + 0.1:.1f}g, or remount /dev/shm with size=",
         )
-    return Finding("ok", f"/dev/shm: {_gib(size)}, Ray's object store takes {_gib(need)}")
+    return Finding("ok", f"/dev/shm: {_gib(size)}, Ray's object store takes up to {_gib(need)}")
 
 
 def check_folder(name: str, folder: Path) -> Finding:

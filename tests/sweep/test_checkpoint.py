@@ -1,12 +1,18 @@
 """Two attempts at one trial: on a node that was given up, the older may still be writing."""
 
+import errno
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
 
+from sweep import checkpoint
 from sweep.checkpoint import load_checkpoint, remove_left_overs, save_checkpoint
+from sweep.failures import classify
 
 
 def test_an_attempt_does_not_lose_what_it_writes_to_an_older_one(
@@ -25,6 +31,27 @@ def test_an_attempt_does_not_lose_what_it_writes_to_an_older_one(
     save_checkpoint(path, {"epoch": 2})
     assert load_checkpoint(path, torch.device("cpu"))["epoch"] == 2
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Disk(io.BytesIO):
+    """With room for 100,000 bytes."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > 100_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study stops then and goes on later, where another error would fail the trial."""
+
+    def to_a_full_disk(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+        write(Disk())
+
+    monkeypatch.setattr(checkpoint, "write_whole", to_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        save_checkpoint(tmp_path / "checkpoint.pt", {"weights": torch.zeros(100_000)})
+    assert classify(raised.value).error_class == "cannot_write"
 
 
 def test_what_killed_attempts_left_is_removed(tmp_path: Path) -> None:
