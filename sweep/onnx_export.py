@@ -43,7 +43,7 @@ def export_onnx(exported: Exported, path: Path) -> float:
 
     The graph takes `item_ids` (B, L) int64, items 1 to V oldest first, padded on the right with 0, L at most
     the model's max_len; and gives `scores` (B, V) float32, column j for item j + 1. Nothing stays at `path`
-    where ONNX Runtime's scores differ. Raises ModelError for a model that can't be exported, ConfigError
+    where ONNX Runtime's scores differ. Raises ModelError for a model that can't be exported, and ConfigError
     where the packages are missing.
     """
     model = exported.model
