@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from results.export import export_best, load_weights, model_card
+from results.export import export_best, load_weights
 from results.leaderboard import StudyFacts
+from results.model_card import model_card
 from results.schema import TrialRecord
 
 ITEM_IDS = pa.table({"item_id": pa.array([1, 2], pa.int32()), "raw_item_id": ["b00x", "b00y"]})
