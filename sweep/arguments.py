@@ -51,6 +51,16 @@ KCore = Annotated[
 MaxUsers = Annotated[
     int | None, typer.Option(help="A sample of so many users, for a quick look.", rich_help_panel=DATA)
 ]
+SplitName = Annotated[
+    str | None,
+    typer.Option(help="leave_one_out, or temporal.  [default: leave_one_out]", rich_help_panel=SEARCH),
+]
+Cuts = Annotated[
+    str | None,
+    typer.Option(help="Of --split temporal: two shares (0.8,0.9), dates or seconds.", rich_help_panel=SEARCH),
+]
+Ranking = Annotated[str | None, typer.Option(help="full, or sampled:100", rich_help_panel=SEARCH)]
+Seen = Annotated[str | None, typer.Option(help="auto, keep, remove", rich_help_panel=SEARCH)]
 Cache = Annotated[Path | None, typer.Option(help="Where prepared logs are kept.  [default: .cache/prepared]")]
 Runs = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[
@@ -60,6 +70,12 @@ StudyName = Annotated[
 
 def default_name(data: str | None) -> str:
     return "demo" if data in (None, "demo") else Path(str(data)).name.split(".")[0]
+
+
+def protocol_settings(
+    split: str | None, cuts: str | None, ranking: str | None, seen: str | None
+) -> dict[str, Any]:
+    return {"split": split, "cuts": cuts.split(",") if cuts else None, "ranking": ranking, "seen": seen}
 
 
 def column_names(columns: str | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from sweep.arguments import (
     SEARCH,
     Cache,
     Columns,
+    Cuts,
     Data,
     DropDuplicates,
     EndTime,
@@ -26,10 +27,14 @@ from sweep.arguments import (
     MinItem,
     MinRating,
     MinUser,
+    Ranking,
+    Seen,
+    SplitName,
     StartTime,
     column_names,
     default_name,
     pairs,
+    protocol_settings,
     resolve,
     without_none,
 )
@@ -159,18 +164,10 @@ def run(
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard", help="Write event files too.", rich_help_panel=SEARCH)
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="leave_one_out, or temporal.  [default: leave_one_out]", rich_help_panel=SEARCH),
-    ] = None,
-    cuts: Annotated[
-        str | None,
-        typer.Option(
-            help="Of --split temporal: two shares (0.8,0.9), dates or seconds.", rich_help_panel=SEARCH
-        ),
-    ] = None,
-    ranking: Annotated[str | None, typer.Option(help="full, or sampled:100", rich_help_panel=SEARCH)] = None,
-    seen: Annotated[str | None, typer.Option(help="auto, keep, remove", rich_help_panel=SEARCH)] = None,
+    split: SplitName = None,
+    cuts: Cuts = None,
+    ranking: Ranking = None,
+    seen: Seen = None,
     seed: Annotated[
         int | None, typer.Option(help="Of everything random.  [default: 0]", rich_help_panel=SEARCH)
     ] = None,
@@ -225,12 +222,7 @@ def run(
                 "k_core": k_core,
                 "max_users": max_users,
             },
-            "protocol": {
-                "split": split,
-                "cuts": cuts.split(",") if cuts else None,
-                "ranking": ranking,
-                "seen": seen,
-            },
+            "protocol": protocol_settings(split, cuts, ranking, seen),
             "space": {
                 "models": models.split(",") if models else None,
                 "function": resolve(space),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweep.arguments import (
-    SEARCH,
     Cache,
     Columns,
+    Cuts,
     DropDuplicates,
     EndTime,
     Format,
@@ -22,11 +22,15 @@ from sweep.arguments import (
     MinItem,
     MinRating,
     MinUser,
+    Ranking,
     Runs,
+    Seen,
+    SplitName,
     StartTime,
     column_names,
     default_name,
     pairs,
+    protocol_settings,
     without_none,
 )
 from sweep.console import relative, say, user_errors
@@ -80,17 +84,14 @@ def recommend(
     """The best items for every user of a log, from all that the user did, to a Parquet or CSV file."""
     from data_pipeline.config import DataConfig
     from data_pipeline.histories import read_ids, read_raw_log
-    from sweep.evaluate import data_settings
-    from sweep.exported import ModelError
+    from sweep.evaluate import data_settings, own_log
     from sweep.inference import Recommender
 
     with user_errors():
         check_output(out)
         exported = _exported(model, runs, device)
-        if log is None and exported.config.data is None:
-            raise ModelError(f"{exported.folder} does not say on which log it was trained: name a log")
         given = _given(format, columns, min_rating=min_rating, drop_duplicates=drop_duplicates)
-        config = data_settings(exported.config.data or DataConfig(), log, given)
+        config = data_settings(exported.config.data or DataConfig(), log or own_log(exported), given)
         started = time.perf_counter()
         raw = read_raw_log(config)
         wanted = _chosen(users, raw.raw_user_id)
@@ -230,9 +231,10 @@ def train(
     drop_duplicates: DropDuplicates = None,
     k_core: KCore = None,
     max_users: MaxUsers = None,
-    split: Annotated[
-        str | None, typer.Option(help="leave_one_out, or temporal.", rich_help_panel=SEARCH)
-    ] = None,
+    split: SplitName = None,
+    cuts: Cuts = None,
+    ranking: Ranking = None,
+    seen: Seen = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of all studies.  [default: runs]")] = None,
     cache: Cache = None,
 ) -> None:
@@ -268,7 +270,7 @@ def train(
             "runs": runs,
             "cache": cache,
             "data": data,
-            "protocol": {"split": split},
+            "protocol": protocol_settings(split, cuts, ranking, seen),
             "training": {"patience": patience},
         }
         config = StudyConfig.build(

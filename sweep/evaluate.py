@@ -60,7 +60,7 @@ def evaluate(
     candidates.
     """
     protocol, data = compared(exported)
-    config = data_settings(data, log, given)
+    config = data_settings(data, log or own_log(exported), given)
     folder = prepare(config, cache.absolute(), say)
     opened = open_log(folder)
     split = protocol.open_split(opened, say)
@@ -122,9 +122,21 @@ def compared(exported: Exported) -> tuple[ProtocolConfig, DataConfig]:
     return study.protocol, study.data
 
 
-def data_settings(data: DataConfig, log: str | None, given: Mapping[str, Any]) -> DataConfig:
+def own_log(exported: Exported) -> str:
+    """The path of the log that was trained on: its study knows it; a model is passed on, and does not."""
+    settings = exported.folder.parent / "study.toml"
+    if settings.is_file():
+        return StudyConfig.load(settings).data.path
+    if exported.config.data is not None and exported.config.data.path == "demo":
+        return "demo"
+    raise ModelError(
+        f"{exported.folder} lies apart from its study, which knows the log that it was trained on: name a log"
+    )
+
+
+def data_settings(data: DataConfig, log: str, given: Mapping[str, Any]) -> DataConfig:
     """Those of the log that was trained on, but for what is given. A prepared folder has its own."""
-    values = {**data.model_dump(), **({} if log is None else {"path": log}), **given}
+    values = {**data.model_dump(), "path": log, **given}
     if (Path(values["path"]) / "manifest.json").is_file():
         return DataConfig(path=values["path"])
     return StudyConfig.build({"data": values}).data

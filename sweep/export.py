@@ -103,7 +103,7 @@ def exported_config(
         finalist_of=study.finalist_of(best.trial),
         epoch=best.best_epoch,
         protocol=config.protocol.model_copy(update={"seen": seen}),
-        data=config.with_whole_paths().data,
+        data=config.data.model_copy(update={"path": Path(config.data.path).name}),
         autocast=config.training.autocast,
         num_threads=None if best.device is None else threads_of(best.device),
         clock=clock,

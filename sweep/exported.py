@@ -52,7 +52,7 @@ class ExportedConfig(BaseModel):
     finalist_of: int | None = None
     epoch: int | None = None
     protocol: ProtocolConfig | None = None  # `seen` as it was decided for the log
-    data: DataConfig | None = None
+    data: DataConfig | None = None  # of the path the name alone
     autocast: bool = True
     num_threads: PositiveInt | None = None  # of the trial on a CPU: the last digit hangs on it
     clock: Clock | None = None
