@@ -11,8 +11,8 @@ from results.metrics import METRICS
 from results.schema import TrialRecord
 
 LIMIT_OF_SPLIT = {
-    "leave_one_out": "Leave-one-out mixes times: some users' training lies after other users' targets, which is "
-    "kinder than recommending into the future.",
+    "leave_one_out": "Leave-one-out mixes times: some users' training lies after other users' targets, which "
+    "is kinder than recommending into the future.",
     "temporal": "The targets lie in one stretch of time; in another the values may come out otherwise.",
 }
 
