@@ -146,10 +146,11 @@ def _in_words(protocol: str) -> list[str]:
 def _limits(protocol: str) -> list[str]:
     return [
         "It can only recommend the items in `item_ids.parquet`: those seen in the log it was trained on.",
-        "The validation values are those of the best epoch, and after a search of the best trial, and therefore "
-        "optimistic; the test values were computed once, after the choice.",
+        "The validation values are those of the best epoch, and after a search of the best trial, and "
+        "therefore optimistic; the test values were computed once, after the choice.",
         *(limit for split, limit in LIMIT_OF_SPLIT.items() if protocol.startswith(split)),
-        "Offline accuracy is measured on what users chose by themselves, not on how they answer recommendations.",
+        "Offline accuracy is measured on what users chose by themselves, not on how they answer "
+        "recommendations.",
     ]
 
 
