@@ -213,7 +213,7 @@ def train(
     ] = None,
     hparams: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A hparam: --set lr=1e-3", rich_help_panel=MODEL),
+        typer.Option("--set", metavar="KEY=VALUE", help="A hparam: lr=1e-3", rich_help_panel=MODEL),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="At most.", rich_help_panel=MODEL)] = 300,
     patience: Annotated[

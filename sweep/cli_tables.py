@@ -37,7 +37,11 @@ def top(
     ] = None,
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", help="Such as 'hparam.lr<0.01' or model=sasrec; of several all must hold."),
+        typer.Option(
+            "--filter",
+            metavar="CONDITION",
+            help="Such as 'hparam.lr<0.01' or model=sasrec; of several all must hold.",
+        ),
     ] = None,
     state: Annotated[str | None, typer.Option(help="By commas: complete,pruned")] = None,
     sort: Annotated[
