@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from results import report_sections as sections
-from results.report_compare import comparison
-from results.report_content import StudyContent, StudyFolder, read_content
-from results.report_html import page
+from results.report import sections
+from results.report.compare import comparison
+from results.report.content import StudyContent, StudyFolder, read_content
+from results.report.html import page
 
 REPORT_FILE = "report.html"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from results import report_figures as figures
-from results.report_content import ENDED, Row, StudyContent, short_name, total
-from results.report_html import (
+from results.report import figures
+from results.report.content import ENDED, Row, StudyContent, short_name, total
+from results.report.html import (
     NOTHING,
     columns,
     duration,

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from results import report_figures as figures
-from results.report_content import (
+from results.report import figures
+from results.report.content import (
     Row,
     StudyContent,
     finite,
@@ -17,7 +17,7 @@ from results.report_content import (
     short_name,
     total,
 )
-from results.report_html import (
+from results.report.html import (
     code,
     columns,
     duration,
@@ -31,7 +31,7 @@ from results.report_html import (
     table,
     text,
 )
-from results.report_importance import MIN_TRIALS, importance
+from results.report.importance import MIN_TRIALS, importance
 from results.schema import FAMILY
 
 SHOWN_TRIALS = 20

@@ -139,7 +139,7 @@ def page(title: str, heading: str, links: Sequence[tuple[str, str]], body: str, 
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{text(title)}</title>
-<style>{_beside("report.css")}</style>
+<style>{_beside("style.css")}</style>
 </head>
 <body>
 <header>{heading}<nav aria-label="Sections">{menu}</nav></header>
@@ -150,7 +150,7 @@ def page(title: str, heading: str, links: Sequence[tuple[str, str]], body: str, 
 <footer><p>Written by seqsweep, {created:%Y-%m-%d %H:%M} UTC. This file loads nothing: it can be kept and sent
 alone.</p></footer>
 <script>{_plotly()}</script>
-<script>{_beside("report.js")}</script>
+<script>{_beside("script.js")}</script>
 </body>
 </html>
 """

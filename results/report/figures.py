@@ -1,4 +1,4 @@
-"""The plots of a report, each as plain data for Plotly.newPlot: see report_html.Figure."""
+"""The plots of a report, each as plain data for Plotly.newPlot: see html.Figure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from results.report_content import Row, StudyContent, dominates_none, finite, short_name
-from results.report_html import Figure, hparam_text, plot_text, shown
+from results.report.content import Row, StudyContent, dominates_none, finite, short_name
+from results.report.html import Figure, hparam_text, plot_text, shown
 
 STATES = {  # colour, shape: told apart by either
     "complete": ("--accent", "circle"),
