@@ -28,8 +28,8 @@ WORKDIR /opt/seqsweep
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir sweep models data_pipeline search_spaces results \
-    && for package in */; do touch "${package}__init__.py"; done \
+    mkdir sweep models data_pipeline search_spaces results results/report \
+    && for package in */ */*/; do touch "${package}__init__.py"; done \
     && .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt torch -e .
 COPY . .
 

@@ -15,7 +15,7 @@ from data_pipeline.schema import Manifest
 from data_pipeline.store import read_item_ids
 from results.metrics import METRICS
 from results.report import write_report
-from results.report_content import StudyFolder
+from results.report.content import StudyFolder
 from sweep.console import relative
 from sweep.search import OBJECTIVE_DIRECTIONS, rungs_of
 from sweep.study_reader import StudyReader

@@ -22,7 +22,7 @@ from results.leaderboard import (
     build_leaderboard,
     write_table,
 )
-from results.report_content import StudyFolder
+from results.report.content import StudyFolder
 from results.schema import EpochRecord, TrialRecord
 
 FACTS = StudyFacts(

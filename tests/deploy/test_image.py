@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
+PACKAGES = [name.replace(".", "/") for name in PYPROJECT["tool"]["setuptools"]["packages"]]
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -56,7 +56,7 @@ def test_the_base_is_an_argument_and_slim() -> None:
 
 def test_the_image_holds_the_packages_and_what_installs_them() -> None:
     named = {
-        *PACKAGES,
+        *(package for package in PACKAGES if "/" not in package),
         "pyproject.toml",
         PYPROJECT["project"]["readme"],
         *PYPROJECT["project"]["license-files"],

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from results.report import write_comparison, write_report
-from results.report_content import StudyFolder, dominates_none, read_content
-from results.report_figures import best_so_far
-from results.report_importance import MIN_TRIALS, importance
+from results.report.content import StudyFolder, read_content
+from results.report.cost import dominates_none
+from results.report.history import best_so_far
+from results.report.importance import MIN_TRIALS, importance
 from results.schema import TrialRecord
 from tests.reports import (
     BASELINES,

@@ -1,33 +1,19 @@
-"""The parts of a report's page as HTML. What comes from a study is escaped here, and nowhere else.
+"""Elements of a report's page as HTML, and how values are written in them.
 
-A figure is what Plotly.newPlot takes, as plain data: its Python classes would cost a second a page and check
-nothing that the browser does not. A colour is named by the style sheet's variable, "--accent".
+What comes from a study is escaped by `text`, in figures by `figure.plot_text`, and nowhere else.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from functools import cache
 from html import escape
-from pathlib import Path
-from typing import Any
 
-Figure = dict[str, Any]
-
-# Nothing is loaded, from whatever a study's texts hold: the browser itself sees to it.
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 NOTHING = "–"
+NOT_RECORDED = "not recorded"
 
 
 def text(value: object) -> str:
     return escape(str(value))
-
-
-def plot_text(value: object) -> str:
-    """For a label in a figure, which Plotly reads as HTML."""
-    return escape(str(value), quote=False)
 
 
 def paragraph(content: str, kind: str = "") -> str:
@@ -79,17 +65,6 @@ def _side(place: int, left: int) -> str:
     return "" if place < left else ' class="number"'
 
 
-def plot(figure: Figure, label: str, *, height: int, min_width: int = 0) -> str:
-    """`label`: for those who do not see it. Wider than the page, it scrolls inside its box."""
-    data = json.dumps(figure, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    size = f"height:{height}px" + (f";min-width:{min_width}px" if min_width else "")
-    box = ' class="scroll" tabindex="0"' if min_width else ""
-    return (
-        f'<div{box}><div class="plot" role="img" aria-label="{text(label)}" style="{size}">'
-        f'<script type="application/json">{data}</script></div></div>'
-    )
-
-
 def shown(value: object) -> str:
     """As in the terminal's tables: metrics with four decimals, counts by thousands."""
     if value is None:
@@ -101,6 +76,15 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1 else f"{value:,.1f}"
     return str(value)
+
+
+def whole(value: object) -> object:
+    """An integer where a column of floats holds one."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) >= 1 else value
+
+
+def spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def hparam_text(value: object) -> str:
@@ -118,51 +102,3 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def megabytes(count: int | None) -> str:
-    return NOTHING if count is None else f"{count / 2**20:,.0f} MiB"
-
-
-def share(value: float) -> str:
-    return f"{value:.1%}"
-
-
-def page(title: str, heading: str, links: Sequence[tuple[str, str]], body: str, created: datetime) -> str:
-    """The whole file. `heading` and `body` are HTML; `links`: ids of sections and their titles."""
-    menu = "".join(f'<a href="#{text(name)}">{text(label)}</a>' for name, label in links)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{text(title)}</title>
-<style>{_beside("report.css")}</style>
-</head>
-<body>
-<header>{heading}<nav aria-label="Sections">{menu}</nav></header>
-<main>
-<noscript><p class="warning">The plots need JavaScript; the tables don't.</p></noscript>
-{body}
-</main>
-<footer><p>Written by seqsweep, {created:%Y-%m-%d %H:%M} UTC. This file loads nothing: it can be kept and sent
-alone.</p></footer>
-<script>{_plotly()}</script>
-<script>{_beside("report.js")}</script>
-</body>
-</html>
-"""
-
-
-@cache
-def _beside(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-@cache
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # half a second to import
-
-    return str(get_plotlyjs())

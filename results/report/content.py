@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.leaderboard import EPOCHS_FILE, FINALISTS_FILE, LEADERBOARD_FILE, load_leaderboard
-from results.metrics import METRICS
 from results.schema import FAMILY
 
 if TYPE_CHECKING:
@@ -143,28 +142,17 @@ def short_name(column: str) -> str:
     return column.removeprefix("hparam.")
 
 
-def measured(row: Row) -> list[str]:
-    """Metrics that the row has on validation or test."""
-    return [name for name in METRICS if row[f"valid.{name}"] is not None or row[f"test.{name}"] is not None]
-
-
 def total(rows: Sequence[Row], column: str) -> float:
     return float(sum(row[column] or 0.0 for row in rows))
 
 
-def dominates_none(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
-    """Those that no other row is at least as good as in all objectives and better than in one."""
+def interval(row: Row, column: str) -> str:
+    """95 %, around a finalist's mean; "" where there is none."""
+    low, high = row.get(f"{column}.low"), row.get(f"{column}.high")
+    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
-    def values(row: Row) -> tuple[float, ...]:
-        return tuple(
-            row[name] if direction == "maximize" else -row[name] for name, direction in objectives.items()
-        )
 
-    there = [(values(row), row) for row in rows if all(finite(row[name]) is not None for name in objectives)]
-    return [
-        row
-        for mine, row in there
-        if not any(
-            other != mine and all(o >= m for o, m in zip(other, mine, strict=True)) for other, _ in there
-        )
-    ]
+def part_drawn(content: StudyContent) -> str:
+    """Of a long search not all are drawn."""
+    few, all_ = len(content.drawn), len(content.ranked)
+    return "" if few == all_ else f" ({few:,} of {all_:,}, evenly by rank)"

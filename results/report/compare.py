@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from results import report_figures as figures
-from results.report_content import ENDED, Row, StudyContent, short_name, total
-from results.report_html import (
+from results.report.content import ENDED, StudyContent, interval, short_name, total
+from results.report.figure import Figure, figure_of, plot, plot_text, series_colour
+from results.report.history import best_so_far
+from results.report.html import (
     NOTHING,
     columns,
     duration,
     hparam_text,
     paragraph,
-    plot,
     section,
     shown,
+    spaced,
     table,
     text,
 )
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 Named = tuple[str, StudyContent]
 
@@ -30,7 +33,7 @@ def comparison(contents: Sequence[StudyContent]) -> tuple[str, list[str]]:
         f"<h1>{len(named)} studies compared</h1>"
         f'<p class="sub">{text(" · ".join(name for name, _ in named))}</p>'
     )
-    return heading, [part for part in (_side_by_side(named), _curves(named), _best_hparams(named)) if part]
+    return heading, [_side_by_side(named), _curves(named), _best_hparams(named)]
 
 
 def _names(contents: Sequence[StudyContent]) -> list[str]:
@@ -39,7 +42,7 @@ def _names(contents: Sequence[StudyContent]) -> list[str]:
     return [content.name if count[content.name] == 1 else content.about.path for content in contents]
 
 
-def warnings(contents: Sequence[StudyContent]) -> list[str]:
+def _warnings(contents: Sequence[StudyContent]) -> list[str]:
     """Why numbers of these studies can't be compared."""
     told = {
         "fingerprint": "They were not run on the same data and preparation (fingerprints {values})",
@@ -85,7 +88,7 @@ def _side_by_side(named: Sequence[Named]) -> str:
         ("", *(name for name, _ in named)),
         [(label, *(value(content) for _, content in named)) for label, value in lines],
     )
-    found = warnings([content for _, content in named])
+    found = _warnings([content for _, content in named])
     return section(
         "side-by-side",
         "Side by side",
@@ -100,11 +103,9 @@ def _best(content: StudyContent, column: str) -> str:
 
 
 def _mean(content: StudyContent, column: str) -> str:
-    row: Row = content.best or {}
-    mean, low, high = (row.get(f"{column}.{what}") for what in ("mean", "low", "high"))
-    if mean is None:
-        return NOTHING
-    return f"{mean:.4f}" + ("" if low is None or high is None else f" ({low:.4f} to {high:.4f})")
+    row = content.best or {}
+    mean, between = row.get(f"{column}.mean"), interval(row, column)
+    return NOTHING if mean is None else f"{mean:.4f}" + (f" ({between})" if between else "")
 
 
 def _baseline(content: StudyContent, column: str) -> str:
@@ -112,7 +113,7 @@ def _baseline(content: StudyContent, column: str) -> str:
     if not there:
         return NOTHING
     best = max(there, key=lambda row: float(row[column]))
-    return f"{best[column]:.4f} ({best['model'].replace('_', ' ')})"
+    return f"{best[column]:.4f} ({spaced(best['model'])})"
 
 
 def _trials(content: StudyContent) -> str:
@@ -132,11 +133,54 @@ def _curves(named: Sequence[Named]) -> str:
     if not with_values:
         return ""
     drawn = [
-        plot(figures.compared(with_values, by_hours=by_hours), f"Best so far over {what}", height=360)
+        plot(_figure(with_values, by_hours=by_hours), f"Best so far over {what}", height=360)
         for by_hours, what in ((False, "trials"), (True, "device hours"))
     ]
     lead = "The best validation value so far, over trials and over the device hours that they took."
     return section("best-so-far", "Best so far", lead, columns(*drawn))
+
+
+def _figure(named: Sequence[Named], *, by_hours: bool) -> Figure:
+    """Over trials, or over the device hours that they took."""
+    traces = []
+    for place, (name, content) in enumerate(named):
+        x, y = _over_hours(content) if by_hours else _over_trials(content)
+        line = {
+            "color": series_colour(place),
+            "width": 2,
+            "shape": "hv",
+            "dash": DASHES[place % len(DASHES)],
+        }
+        traces.append({"name": plot_text(name), "mode": "lines", "x": x, "y": y, "line": line})
+    objectives = dict.fromkeys(content.objective for _, content in named)
+    layout = {
+        "xaxis": {"title": "device hours" if by_hours else "trials", "rangemode": "tozero"},
+        "yaxis": {"title": " / ".join(objectives)},
+    }
+    return figure_of(traces, layout)
+
+
+def _over_trials(content: StudyContent) -> tuple[list[float], list[float]]:
+    rows = sorted(content.ranked, key=lambda row: int(row["trial"]))
+    return _steps(best_so_far(rows), {int(row["trial"]): float(row["trial"] + 1) for row in rows})
+
+
+def _over_hours(content: StudyContent) -> tuple[list[float], list[float]]:
+    ended = [row for row in content.trials if row["ended_at"] is not None]
+    ended.sort(key=lambda row: row["ended_at"])
+    hours, spent = {}, 0.0
+    for row in ended:
+        spent += (row["device_seconds"] or 0.0) / 3600
+        hours[int(row["trial"])] = spent
+    return _steps(best_so_far([row for row in ended if row["rank"] is not None]), hours)
+
+
+def _steps(best: Sequence[tuple[int, float]], places: Mapping[int, float]) -> tuple[list[float], list[float]]:
+    """`places`: trial -> where it ended on the axis, in this order. The last value lasts to their end."""
+    if not best:
+        return [], []
+    x, y = [places[trial] for trial, _ in best], [value for _, value in best]
+    return [*x, list(places.values())[-1]], [*y, y[-1]]
 
 
 def _best_hparams(named: Sequence[Named]) -> str:

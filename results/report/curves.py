@@ -1,0 +1,90 @@
+"""Learning curves: validation by epoch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from results.report.content import StudyContent, finite
+from results.report.figure import (
+    LEGEND_REVERSED,
+    NUM_SERIES,
+    SYMBOLS,
+    Figure,
+    figure_of,
+    plot,
+    series_colour,
+)
+from results.report.html import section
+
+NUM_BEST = 5  # trials whose curves are in colour
+MAX_THIN = 100
+
+Points = Sequence[tuple[int | None, float | None]]  # epoch, value; a gap where both are None
+
+
+def learning_curves(content: StudyContent) -> str:
+    if not content.epochs or not content.ranked:
+        return ""
+    rungs = _rungs(content)
+    num_pruned = len(content.in_state("pruned"))
+    lead = "Validation after each epoch: the best trials in colour." + (
+        f" Thin: the {num_pruned} that were pruned, up to where they were stopped." if num_pruned else ""
+    )
+    if rungs:
+        lead += f" Dotted: the rungs (epochs {', '.join(map(str, rungs))}), where poor trials are stopped."
+    label = "Validation values by epoch of the best trials and of those that were pruned"
+    return section("curves", "Learning curves", lead, plot(_figure(content, rungs), label, height=400))
+
+
+def _rungs(content: StudyContent) -> list[int]:
+    return sorted({rung for name in content.families for rung in content.about.rungs.get(name, ())})
+
+
+def _figure(content: StudyContent, rungs: Sequence[int]) -> Figure:
+    """The best trials' values by epoch; thin behind them those that were pruned, and the rungs."""
+    curves: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
+    for row in content.epochs:
+        if (value := finite(row["objective"])) is not None:
+            curves[int(row["trial"])].append((int(row["epoch"]), value))
+    complete = [row for row in content.ranked if row["state"] == "complete"] or content.ranked
+    best = [int(row["trial"]) for row in complete if int(row["trial"]) in curves][:NUM_BEST]
+    pruned = [int(row["trial"]) for row in content.in_state("pruned") if int(row["trial"]) not in best]
+    layout = {
+        "xaxis": {"title": "epoch", "tickformat": "d"},
+        "yaxis": {"title": content.objective},
+        "legend": LEGEND_REVERSED,
+        "shapes": [
+            {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": rung, "x1": rung}
+            | {"line": {"color": "--soft", "width": 1, "dash": "dot"}, "layer": "below"}
+            for rung in rungs
+        ],
+    }
+    thin = [curves.get(trial, []) for trial in pruned[:MAX_THIN]]
+    return figure_of([*_pruned(thin), *_best(best, curves)], layout)
+
+
+def _pruned(curves: Sequence[Sequence[tuple[int, float]]]) -> list[Figure]:
+    thin = _curve("pruned", [point for curve in curves for point in [*curve, (None, None)]])
+    ends = _curve("stopped here", [curve[-1] for curve in curves if curve])
+    return [
+        {**thin, "line": {"color": "--faint", "width": 1}, "hoverinfo": "skip"},
+        {**ends, "mode": "markers", "marker": {"color": "--soft", "symbol": "diamond-open", "size": 6}},
+    ]
+
+
+def _best(trials: Sequence[int], curves: Mapping[int, Points]) -> list[Figure]:
+    """The very best is drawn last, on top."""
+    return [
+        {
+            **_curve(f"trial {trial}", curves[trial]),
+            "mode": "lines+markers",
+            "line": {"color": series_colour(place), "width": 2.5 if place == 0 else 1.5},
+            "marker": {"symbol": SYMBOLS[place % NUM_SERIES], "size": 6 if place == 0 else 5},
+        }
+        for place, trial in reversed(list(enumerate(trials)))
+    ]
+
+
+def _curve(name: str, points: Points) -> Figure:
+    return {"name": name, "mode": "lines", "x": [x for x, _ in points], "y": [y for _, y in points]}

@@ -1,0 +1,66 @@
+"""A page from studies' folders to its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from results.report.best import best_trial, heading
+from results.report.compare import comparison
+from results.report.content import StudyFolder, read_content
+from results.report.cost import cost, front
+from results.report.curves import learning_curves
+from results.report.data import data
+from results.report.finalists import finalists
+from results.report.history import history
+from results.report.importance import importances
+from results.report.page import page
+from results.report.parallel import parallel
+from results.report.references import references
+from results.report.slices import slices
+from results.report.tables import failures, leaderboard, made_with
+
+REPORT_FILE = "report.html"
+
+SECTIONS = (  # each "" where a study has nothing for it
+    best_trial,
+    front,
+    history,
+    finalists,
+    references,
+    learning_curves,
+    importances,
+    parallel,
+    slices,
+    cost,
+    leaderboard,
+    failures,
+    data,
+    made_with,
+)
+
+
+def write_report(about: StudyFolder, path: Path | None = None) -> Path:
+    """The page of a study, written beside its tables from what they hold. Raises FileNotFoundError."""
+    path = about.folder / REPORT_FILE if path is None else path
+    content = read_content(about)
+    _write(path, content.name, heading(content), [make(content) for make in SECTIONS])
+    return path
+
+
+def write_comparison(studies: Sequence[StudyFolder], path: Path) -> Path:
+    _write(path, "Studies compared", *comparison([read_content(about) for about in studies]))
+    return path
+
+
+def _write(path: Path, title: str, top: str, sections: Sequence[str]) -> None:
+    """A reader finds the old page or the new one, whole."""
+    content = page(title, top, [part for part in sections if part], datetime.now(UTC))
+    staging = path.with_name(f".{path.name}.staging")
+    try:
+        staging.write_text(content, encoding="utf-8")
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
