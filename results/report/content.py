@@ -84,9 +84,9 @@ class StudyContent:
 
     @cached_property
     def hparams(self) -> list[str]:
-        """Columns of what differs between trials that have it."""
+        """Columns of what differs between the drawn trials that have it."""
         columns = [*FAMILY, *(name for name in (self.rows[0] if self.rows else {}) if is_hparam(name))]
-        seen = {name: {row[name] for row in self.ranked if row[name] is not None} for name in columns}
+        seen = {name: {row[name] for row in self.drawn if row[name] is not None} for name in columns}
         return [name for name in columns if len(seen[name]) > 1]
 
     @cached_property

@@ -83,7 +83,7 @@ def _front_figure(content: StudyContent, x: str, y: str) -> Figure:
 
 def _axis(title: str, rows: Sequence[Row], column: str) -> dict[str, Any]:
     values = [float(row[column]) for row in rows]
-    is_wide = all(values) and max(values) / min(values) >= WIDE
+    is_wide = bool(values) and min(values) > 0 and max(values) / min(values) >= WIDE
     return {"title": title, **(log_axis(values) if is_wide else {})}
 
 
