@@ -78,8 +78,12 @@ class BucketPath:
         return found.size if found.type == fs.FileType.File else None
 
     def read_bytes(self) -> bytes:
-        with self._errors(), self.filesystem.open_input_file(self.in_filesystem) as file:
-            return file.read()
+        """Whole, also while it is replaced: so many bytes are asked for as it had when it was opened."""
+        while True:
+            with self._errors(), self.filesystem.open_input_file(self.in_filesystem) as file:
+                content: bytes = file.read()
+            if len(content) == self.size():
+                return content
 
     def write_bytes(self, content: bytes | memoryview) -> None:
         with self._errors(), self.filesystem.open_output_stream(self.in_filesystem) as file:

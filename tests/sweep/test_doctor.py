@@ -2,11 +2,12 @@
 
 import json
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-import ray
 from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
@@ -127,7 +128,16 @@ def test_the_exit_status_tells_of_problems_alone(
     assert json.loads(done.stdout)[1] == {"level": level, "what": "b", "advice": "do c"}
 
 
-def test_a_local_ray_is_started_and_left() -> None:
-    found = doctor.check_local_ray()
-    assert found.level == "ok" and "CPUs" in found.what
-    assert not ray.is_initialized()
+def test_this_machine(tmp_path: Path) -> None:
+    """In a process of its own: it starts a Ray, and there may be one in this process."""
+    folders = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-m", "sweep", "doctor", "--json", *folders],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    found = json.loads(done.stdout)
+    assert done.returncode == int(any(each["level"] == "problem" for each in found)), done.stderr
+    assert found[-1]["level"] == "ok" and found[-1]["what"].startswith("Ray starts in ")
+    assert list(tmp_path.iterdir()) == []

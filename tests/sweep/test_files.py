@@ -56,6 +56,34 @@ def test_a_write_that_fails_leaves_what_was_there(place: StudyPath) -> None:
         assert file.read() == b"whole"
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    bucket: BucketPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = bucket / "table"
+    file.write_bytes(b"old")
+    newer = [b"as long", b"newer and longer"]
+
+    class Replacing:
+        """Of a store in which the file is replaced between the question for its size and the first byte."""
+
+        def __init__(self, filesystem: Any) -> None:
+            self._filesystem = filesystem
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._filesystem, name)
+
+        def open_input_file(self, path: str) -> Any:
+            opened = self._filesystem.open_input_file(path)
+            if newer:
+                with self._filesystem.open_output_stream(path) as output:
+                    output.write(newer.pop(0))
+            return opened
+
+    replacing = Replacing(bucket.filesystem)
+    monkeypatch.setattr(BucketPath, "filesystem", property(lambda self: replacing))
+    assert file.read_bytes() == b"newer and longer"
+
+
 def test_checkpoints(place: StudyPath) -> None:
     assert trials_with_checkpoint(place) == set()
     weights = {"w": torch.arange(5.0)}
