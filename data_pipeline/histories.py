@@ -25,7 +25,7 @@ from data_pipeline.order import (
     order_by_row,
     raw_ranks,
 )
-from data_pipeline.prepare import is_prepared
+from data_pipeline.prepare import checked_log, is_prepared
 from data_pipeline.schema import UNITS_PER_SECOND, DataError, TimeUnit
 from data_pipeline.sources import read_interactions
 from data_pipeline.store import open_log, read_item_ids, read_user_ids
@@ -54,7 +54,7 @@ def read_raw_log(config: DataConfig) -> RawLog:
     A prepared folder is taken as it is. Raises DataError.
     """
     if is_prepared(config):
-        return _prepared(Path(config.path))
+        return _prepared(checked_log(config))
     defaults = {name: DataConfig.model_fields[name].default for name in NOT_APPLIED}
     config = config.model_copy(update=defaults)
     columns, _ = filtered(read_interactions(config), config)
@@ -175,8 +175,10 @@ def in_unit(time: Ints, unit: TimeUnit | None, wanted: TimeUnit | None) -> Ints:
 
 def read_ids(path: Path) -> pa.Array[Any]:
     """One raw id a line; blank lines count for nothing. Raises DataError where there is none."""
+    if not path.is_file():
+        raise DataError(f"{path} must be a file of one id a line, got none there; check the path")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path} must be text with one id a line, got bytes that are not UTF-8") from None
     ids = [line.strip() for line in lines if line.strip()]

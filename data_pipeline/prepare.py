@@ -38,7 +38,7 @@ def prepare(config: DataConfig, cache: Path, notify: Notify = _silent) -> Path:
     as it is. Raises DataError on a mistake in the log or the settings.
     """
     if is_prepared(config):
-        return _checked(config)
+        return checked_log(config)
     files = input_files(config)
     inputs = hash_inputs(files)
     origin = Origin(compute_fingerprint(config, inputs), inputs)
@@ -97,7 +97,8 @@ def is_prepared(config: DataConfig) -> bool:
     return config.format == "auto" and (Path(config.path) / MANIFEST).is_file()
 
 
-def _checked(config: DataConfig) -> Path:
+def checked_log(config: DataConfig) -> Path:
+    """The prepared folder that is named. Raises DataError where it is damaged or settings are given too."""
     given = config.model_dump(exclude={"path"}, exclude_defaults=True)
     if given:
         settings = ", ".join(f"{key}={value}" for key, value in given.items())

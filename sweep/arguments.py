@@ -1,6 +1,7 @@
 """What commands share of their flags, and how flags become the sections of a StudyConfig."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,7 +70,10 @@ StudyName = Annotated[
 
 
 def default_name(data: str | None) -> str:
-    return "demo" if data in (None, "demo") else Path(str(data)).name.split(".")[0]
+    """The log's, as far as it names a folder."""
+    if data in (None, "demo"):
+        return "demo"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(str(data)).name.split(".")[0]).strip("-_") or "log"
 
 
 def protocol_settings(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from data_pipeline.config import DataConfig
     from sweep.evaluate import Evaluation
     from sweep.exported import Exported
 
@@ -82,20 +83,20 @@ def recommend(
     runs: Runs = RUNS,
 ) -> None:
     """The best items for every user of a log, from all that the user did, to a Parquet or CSV file."""
-    from data_pipeline.config import DataConfig
-    from data_pipeline.histories import read_ids, read_raw_log
-    from sweep.evaluate import data_settings, own_log
+    from data_pipeline.histories import read_raw_log
+    from sweep.evaluate import data_settings, own_data, own_log
     from sweep.inference import Recommender
 
     with user_errors():
         check_output(out)
         exported = _exported(model, runs, device)
         given = _given(format, columns, min_rating=min_rating, drop_duplicates=drop_duplicates)
-        config = data_settings(exported.config.data or DataConfig(), log or own_log(exported), given)
+        config = data_settings(own_data(exported), log or own_log(exported), given)
+        check_apart(out, config)
         started = time.perf_counter()
         raw = read_raw_log(config)
         wanted = _chosen(users, raw.raw_user_id)
-        items = None if candidates is None else read_ids(candidates)
+        items = _candidates(candidates, exported)
         recommender = Recommender(exported)
         known = recommender.known(raw, wanted)
         ready = time.perf_counter()
@@ -113,10 +114,10 @@ def recommend(
             )
         if num_users > len(known.row_U):
             say(f"left out {num_users - len(known.row_U):,} users who have no item that the model knows")
+        num_items = exported.config.num_items if items is None else len(items)
         say(
-            f"{table.num_rows:,} recommendations for {len(known.row_U):,} users among "
-            f"{exported.config.num_items:,} items: read in {ready - started:.1f} s, ranked in "
-            f"{ended - ready:.1f} s ({exported.device})"
+            f"{table.num_rows:,} recommendations for {len(known.row_U):,} users among {num_items:,} items: "
+            f"read in {ready - started:.1f} s, ranked in {ended - ready:.1f} s ({exported.device})"
         )
         say(f"written to {relative(out)}")
 
@@ -169,8 +170,8 @@ def evaluation_lines(outcome: Evaluation, exported: Exported) -> list[str]:
     if not outcome.is_own_log:
         lines.append(
             f"{outcome.log} is another log than the model was trained on, or prepared otherwise (fingerprint "
-            f"{outcome.fingerprint[:12]}, not {exported.config.fingerprint[:12]}): ranked among "
-            f"the items of both; "
+            f"{outcome.fingerprint[:12]}, not {exported.config.fingerprint[:12]}): "
+            f"{'ranked among the items of both; ' if 'ranking=full' in outcome.protocol else ''}"
             f"{outcome.num_unknown_items:,} items of the log are unknown to the model and lose; "
             f"{outcome.num_unread_users:,} targets come after none but such items and are ranked by chance"
         )
@@ -344,6 +345,39 @@ def _chosen(path: Path | None, raw_user_id: pa.Array[Any]) -> npt.NDArray[np.boo
     return chosen_U
 
 
+def _candidates(path: Path | None, exported: Exported) -> pa.Array[Any] | None:
+    """Those of a file that the model knows. Raises DataError where it knows none of them."""
+    if path is None:
+        return None
+    import numpy as np
+
+    from data_pipeline.histories import places_among, read_ids
+    from data_pipeline.schema import DataError
+
+    named = read_ids(path)
+    place = np.unique(places_among(named, exported.item_ids))
+    known = place[place >= 0]
+    if len(known) == 0:
+        raise DataError(
+            f"{path} must name items that the model knows, got {named[:3].to_pylist()} and none that it knows"
+        )
+    unknown = len(named.unique()) - len(known)
+    if unknown:
+        say(f"{unknown:,} of {len(named):,} candidates in {path} are not known to the model")
+    return exported.item_ids.take(known)
+
+
+def check_apart(out: Path, log: DataConfig) -> None:
+    """The log is not written over. Raises UserError."""
+    from data_pipeline.prepare import is_prepared
+    from data_pipeline.recognise import input_files
+    from sweep.errors import UserError
+
+    files = [] if is_prepared(log) else input_files(log)
+    if out.resolve() in {file.resolve() for file in files}:
+        raise UserError(f"--out must be another file than the log, got {out}")
+
+
 def check_output(path: Path) -> None:
     """Before anything is computed. Raises UserError."""
     from sweep.errors import UserError
@@ -358,6 +392,8 @@ def check_folder(path: Path, flag: str) -> None:
 
     if not path.absolute().parent.is_dir():
         raise UserError(f"{flag} must lie in a folder that is there, got {path}: make {path.parent} first")
+    if path.is_dir():
+        raise UserError(f"{flag} must be a file, got {path}, which is a folder")
 
 
 def write_output(table: pa.Table, path: Path) -> None:

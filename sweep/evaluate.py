@@ -1,7 +1,7 @@
 """A trained model measured as its study measured it, on the log it was trained on or on another.
 
-Shapes: B users of a block, D width, L length, V items of the log, W items of the log
-or the model.
+Shapes: B users of a block, D width, L length, N scored items, V items of the log, W places that the model
+reads.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from data_pipeline.device import DeviceSequences
 from data_pipeline.histories import places_among
 from data_pipeline.history import History, Times
 from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.prepare import prepare
-from data_pipeline.schema import UNITS_PER_SECOND
-from data_pipeline.split import Targets
+from data_pipeline.prepare import is_prepared, prepare
+from data_pipeline.schema import UNITS_PER_SECOND, DataError
+from data_pipeline.split import Targets, silent
 from data_pipeline.store import SequenceLog, open_log, read_item_ids
 from results.metrics import Ranks, compute_metrics
 from sweep.config import StudyConfig
@@ -61,7 +61,7 @@ def evaluate(
     """
     protocol, data = compared(exported)
     config = data_settings(data, log or own_log(exported), given)
-    folder = prepare(config, cache.absolute(), say)
+    folder = prepare(config, cache.absolute(), silent)  # what it would warn of is said of training on it
     opened = open_log(folder)
     split = protocol.open_split(opened, say)
     sequences = DeviceSequences(opened, exported.device, split.train_end_U)
@@ -76,6 +76,12 @@ def evaluate(
     rankers: dict[str, Ranker] = {
         part: Ranker(opened, sequences, targets, protocol, part, num_scored) for part, targets in parts
     }
+    for part, ranker in rankers.items():
+        if len(ranker.user_id_U) == 0:
+            raise DataError(
+                f"{config.path} must have users with a {part} target, got none under {protocol.split} with "
+                f"min_eval_interactions={protocol.min_eval_interactions}; use a log with longer histories"
+            )
     ranks = measure(mapped or own_scorer, rankers, exported.config.num_threads)
     return Evaluation(
         log=config.path,
@@ -112,21 +118,34 @@ def compared(exported: Exported) -> tuple[ProtocolConfig, DataConfig]:
     config = exported.config
     if config.protocol is not None and config.data is not None:
         return config.protocol, config.data
-    settings = exported.folder.parent / "study.toml"
-    if not settings.is_file():
+    study = study_settings(exported)
+    if study is None:
         raise ModelError(
             f"{exported.folder / 'config.json'} must have protocol and data, which the first versions did "
             f"not write, and there is no study beside it; {EXPORT_AGAIN}"
         )
-    study = StudyConfig.load(settings)
     return study.protocol, study.data
+
+
+def study_settings(exported: Exported) -> StudyConfig | None:
+    """Of the study that the folder lies in; None of a model that was passed on."""
+    settings = exported.folder.absolute().parent / "study.toml"
+    return StudyConfig.load(settings) if settings.is_file() else None
+
+
+def own_data(exported: Exported) -> DataConfig:
+    """How the log was read that was trained on, as far as that is known."""
+    if exported.config.data is not None:
+        return exported.config.data
+    study = study_settings(exported)
+    return DataConfig() if study is None else study.data
 
 
 def own_log(exported: Exported) -> str:
     """The path of the log that was trained on: its study knows it; a model is passed on, and does not."""
-    settings = exported.folder.parent / "study.toml"
-    if settings.is_file():
-        return StudyConfig.load(settings).data.path
+    study = study_settings(exported)
+    if study is not None:
+        return study.data.path
     if exported.config.data is not None and exported.config.data.path == "demo":
         return "demo"
     raise ModelError(
@@ -137,8 +156,8 @@ def own_log(exported: Exported) -> str:
 def data_settings(data: DataConfig, log: str, given: Mapping[str, Any]) -> DataConfig:
     """Those of the log that was trained on, but for what is given. A prepared folder has its own."""
     values = {**data.model_dump(), "path": log, **given}
-    if (Path(values["path"]) / "manifest.json").is_file():
-        return DataConfig(path=values["path"])
+    if is_prepared(DataConfig(path=values["path"])):
+        values = {"path": values["path"], **given}  # which is refused, where anything is given
     return StudyConfig.build({"data": values}).data
 
 
@@ -149,7 +168,8 @@ class MappedScorer:
     """
 
     def __init__(self, exported: Exported, scorer: ModelScorer, log: SequenceLog, folder: Path) -> None:
-        self.max_len, self.uses_time = scorer.max_len, scorer.uses_time
+        self.max_len = int(np.diff(log.offset_U).max())  # unknown items don't take places of the window
+        self.uses_time = scorer.uses_time
         self.num_unread = 0
         self._scorer = scorer
         raw_id = read_item_ids(folder)["raw_item_id"].combine_chunks()
@@ -158,19 +178,25 @@ class MappedScorer:
         others = np.setdiff1d(np.arange(1, exported.config.num_items + 1), model_item_V)
         device = exported.device
         self._model_item_V = torch.from_numpy(np.concatenate([[PAD_ITEM_ID], model_item_V])).to(device)
-        self._column_W = torch.from_numpy(np.concatenate([model_item_V, others])).to(device)
-        self.num_scored = len(self._column_W)
+        self._column_N = torch.from_numpy(np.concatenate([model_item_V, others])).to(device)
+        self.num_scored = len(self._column_N)
         clock, unit = exported.config.clock, log.manifest.time_unit
         self._units = None if clock is None or unit is None else (unit, clock.unit)
 
     def read(self, history: History) -> Tensor:
+        """States of the last known items of each history, as many as the model reads."""
         item_id_BL = self._model_item_V[history.item_id_BL]
         is_known_BL = item_id_BL != PAD_ITEM_ID
         length_B = is_known_BL.sum(1)
         order_BL = (~is_known_BL).to(torch.int8).argsort(dim=1, stable=True)  # the known ones to the front
-        times = None if history.times is None else self._known_times(history.times, order_BL, length_B)
-        width = max(1, int(length_B.max()))
-        known = History(item_id_BL.gather(1, order_BL)[:, :width], length_B.clamp(min=1), times)
+        width = min(self._scorer.max_len, max(1, int(length_B.max())))
+        place_BW = (length_B - width).clamp(min=0)[:, None] + torch.arange(width, device=length_B.device)
+        order_BW = order_BL.gather(1, place_BW)
+        times = None
+        if history.times is not None:  # padding has the last item's
+            last_BW = torch.minimum(place_BW, (length_B - 1).clamp(min=0)[:, None])
+            times = self._known_times(history, order_BL.gather(1, last_BW))
+        known = History(item_id_BL.gather(1, order_BW), length_B.clamp(1, width), times)
         state_BD = self._scorer.read(known)
         self.num_unread += int((length_B == 0).sum())
         return state_BD.masked_fill((length_B == 0)[:, None], 0)  # all items alike
@@ -178,16 +204,19 @@ class MappedScorer:
     def score(self, state_BD: Tensor) -> Tensor:
         score_BV = self._scorer.score(state_BD)
         lowest_B1 = score_BV.new_full((len(score_BV), 1), torch.finfo(score_BV.dtype).min)
-        return torch.cat([lowest_B1, score_BV], 1)[:, self._column_W]
+        return torch.cat([lowest_B1, score_BV], 1)[:, self._column_N]
 
-    def _known_times(self, times: Times, order_BL: Tensor, length_B: Tensor) -> Times:
-        last_B1 = (length_B - 1).clamp(min=0)[:, None]
-        width = max(1, int(length_B.max()))
-        place_L = torch.arange(width, device=length_B.device)
-        order_BL = order_BL.gather(1, torch.minimum(place_L.expand(len(length_B), -1), last_B1))
+    def _known_times(self, history: History, place_BW: Tensor) -> Times:
+        """After the last known item comes the target, after any other the next known one."""
+        times = history.times
+        assert times is not None
+        target_B1 = times.next_time_BL.gather(1, history.length_B[:, None] - 1)
+        time_BW = times.time_BL.gather(1, place_BW)
+        next_time_BW = torch.cat([time_BW[:, 1:], target_B1], 1)
+        is_last_BW = place_BW == place_BW[:, -1:]
         return Times(
-            self._in_unit(times.time_BL.gather(1, order_BL)),
-            self._in_unit(times.next_time_BL.gather(1, order_BL)),
+            self._in_unit(time_BW),
+            self._in_unit(torch.where(is_last_BW, target_B1, next_time_BW)),
             self._in_unit(times.origin_B),
             self._in_unit(times.unit_B).clamp(min=1),
         )

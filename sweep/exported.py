@@ -19,7 +19,7 @@ from data_pipeline.schema import TimeUnit
 from models import MODELS, ModelConfig, SequenceModel
 from results.export import CONFIG_FILE, ITEM_IDS_FILE, METRICS_FILE, WEIGHTS_FILE, find_best, load_weights
 from results.schema import Hparam
-from sweep.errors import UserError
+from sweep.errors import UserError, first_line
 from sweep.evaluation import ProtocolConfig
 from sweep.hparams import describe
 from sweep.training import build_model
@@ -100,15 +100,32 @@ def read_exported(folder: Path, device: str | torch.device | None = None) -> Exp
 
     device: the GPU if there is one, else the CPU, where None is given.
     """
-    before = folder.stat().st_ino if folder.exists() else None
     place = _device(device)
+    while True:
+        before = _identity(folder)
+        try:
+            exported = _read(folder, place)
+        except (ModelError, FileNotFoundError):
+            if _identity(folder) == before:
+                raise
+            continue  # exchanged meanwhile: the parts may be of two models
+        if _identity(folder) == before:
+            return exported
+
+
+def _identity(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _read(folder: Path, place: torch.device) -> Exported:
     config = _config(folder)
     model_config = _model_config(folder, config)
-    metrics = _json(folder, METRICS_FILE)
+    metrics = _metrics(folder)
     item_ids = _item_ids(folder, config)
     model = _model(folder, config, model_config).to(place).eval()
-    if folder.stat().st_ino != before:  # exchanged meanwhile: the parts may be of two models
-        return read_exported(folder, device)
     return Exported(folder, config, metrics, item_ids, model)
 
 
@@ -117,9 +134,11 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
+        if place.type not in ("cpu", "cuda"):
+            raise RuntimeError("cpu and cuda can be used")
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(f"device must be one that torch has here, got {str(device)!r}: {reason}") from None
     return place
 
@@ -133,6 +152,14 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} must hold a JSON object, got {type(content).__name__}; {EXPORT_AGAIN}")
     return content
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    metrics = _json(folder, METRICS_FILE)
+    for part in ("valid", "test"):
+        if not isinstance(metrics.get(part, {}), dict):
+            raise ModelError(f"{folder / METRICS_FILE} must have values by name for {part}; {EXPORT_AGAIN}")
+    return metrics
 
 
 EXPORT_AGAIN = "export it again by going on with its study (seqsweep run STUDY)"

@@ -5,7 +5,7 @@ Shapes: B users of a block, K items recommended, N candidates of a block, S seen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ class _Search:
         self.users_at_a_time = max(1, round(at_a_time / ROWS_STEP)) * ROWS_STEP
 
     def best(self, state_BD: Tensor, seen: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """Item ids and scores (B, K), the best first; of equal scores the smaller id."""
+        """Item ids and scores (B, K), the best first."""
         score_BK = state_BD.new_zeros((len(state_BD), 0))
         item_BK = torch.zeros((len(state_BD), 0), dtype=torch.int64, device=state_BD.device)
         for item_N in self._parts:
@@ -220,15 +220,38 @@ def ids_of(values: Sequence[Any]) -> pa.Array[Any]:
     ids: pa.Array[Any]
     try:
         ids = pa.array(list(values))
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         ids = pa.array([str(value) for value in values], pa.string())
+    if ids.null_count:
+        raise ModelError(f"raw ids must be there, got {ids.null_count} that are None; leave them out")
     return ids
+
+
+def rows_of(values: Sequences, name: str) -> list[list[Any]]:
+    rows = values.values() if isinstance(values, Mapping) else values
+    if not isinstance(rows, Iterable) or isinstance(rows, str | pd.DataFrame):
+        raise ModelError(f"{name} must be a list of lists, or a dict of them, got a {type(values).__name__}")
+    of_each = list(rows)
+    for row in of_each:
+        if not isinstance(row, Iterable) or isinstance(row, str):
+            raise ModelError(f"{name} must be lists, one a user, got {row!r} in the place of one")
+    return [list(row) for row in of_each]
+
+
+def whole_times(values: list[Any]) -> npt.NDArray[np.int64]:
+    times = np.array(values) if values else np.zeros(0, np.int64)
+    if times.ndim != 1 or times.dtype.kind not in "iu":
+        odd = next((value for value in values if not isinstance(value, int | np.integer)), values[0])
+        raise ModelError(
+            f"times must be whole numbers in the unit of the log that was trained on, got {odd!r}"
+        )
+    return times.astype(np.int64)
 
 
 def raw_log(sequences: Sequences, times: Sequences | None) -> tuple[list[Any], RawLog]:
     """Users, and their sequences as a log. Raises ModelError where the times don't go with them."""
-    users = list(sequences) if isinstance(sequences, Mapping) else list(range(len(sequences)))
-    each = [list(row) for row in (sequences.values() if isinstance(sequences, Mapping) else sequences)]
+    each = rows_of(sequences, "sequences")
+    users = list(sequences) if isinstance(sequences, Mapping) else list(range(len(each)))
     offset_U = np.concatenate(
         [np.zeros(1, np.int64), np.cumsum([len(items) for items in each], dtype=np.int64)]
     )
@@ -238,10 +261,10 @@ def raw_log(sequences: Sequences, times: Sequences | None) -> tuple[list[Any], R
         if isinstance(times, Mapping):
             of_each = [list(times.get(user, ())) for user in users]
         else:
-            of_each = [list(row) for row in times]
+            of_each = rows_of(times, "times")
         if [len(row) for row in of_each] != [len(items) for items in each]:
             raise ModelError("times must have one time for each item of each sequence")
-        time_S = np.array([time for row in of_each for time in row], np.int64)
+        time_S = whole_times([time for row in of_each for time in row])
     codes = ids.indices.to_numpy().astype(np.int32)
     return users, RawLog(pa.array(range(len(users))), ids.dictionary, offset_U, codes, time_S, None)
 

@@ -79,7 +79,9 @@ def _write(scores: Scores, exported: Exported, path: Path) -> None:
     max_len = exported.model.config.max_len
     length = min(max_len, 3)
     example_BL = torch.ones((2, length), dtype=torch.int64)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=1, max=max_len)}
+    axes = {0: torch.export.Dim("batch")}
+    if max_len > 1:
+        axes[1] = torch.export.Dim("length", min=1, max=max_len)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that nobody needs
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own ways
@@ -89,11 +91,27 @@ def _write(scores: Scores, exported: Exported, path: Path) -> None:
             path,
             input_names=["item_ids"],
             output_names=["scores"],
-            dynamic_shapes=(axes,) if max_len > 1 else ({0: axes[0]},),
+            dynamic_shapes=(axes,),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
+    _forget_where_it_was_made(path)
+
+
+def _forget_where_it_was_made(path: Path) -> None:
+    """The exporter notes lines of code, with this machine's folders: the file is made to be passed on."""
+    import onnx
+
+    model = onnx.load(path)
+    graphs = [model.graph, *model.functions]
+    parts = [model, *graphs, *(node for graph in graphs for node in graph.node)]
+    parts += [each for graph in graphs for each in graph.value_info]
+    parts += [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    for part in parts:
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    onnx.save(model, path)
 
 
 def _largest_difference(scores: Scores, exported: Exported, path: Path) -> float:

@@ -221,6 +221,93 @@ def test_another_log_is_evaluated_by_raw_ids(best: Path, tmp_path: Path) -> None
     assert "another log than the model was trained on" in done("evaluate", best, *places)
 
 
+@every_model
+def test_items_that_are_not_known_take_no_place_of_the_window(
+    trained: Callable[[str], Path], tmp_path: Path, model: str
+) -> None:
+    """Histories of 27 and more, unknown items among them and at their ends: `recommend` ranks the same."""
+    best = trained(model) / "best"
+    recommender = load_model(best, "cpu")
+    ids = recommender.item_ids
+    generator = np.random.default_rng(1)
+    sequences = {}
+    for user in range(12):
+        items = generator.permutation(ids)[:16].tolist()
+        for at in generator.integers(0, 15, 8):
+            items.insert(int(at), 900_000 + int(at))
+        sequences[user] = [*items[:-1], 900_100, 900_101, 900_102, items[-1]]
+    rows = [
+        f"{user},{item},{1_600_000_000 + 1000 * user + place}"
+        for user, items in sequences.items()
+        for place, item in enumerate(items)
+    ]
+    (tmp_path / "next.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    places = (tmp_path / "next.csv", "--max-users", "1000", "--cache", tmp_path / "cache")
+    record = json.loads(done("evaluate", best, *places, "--json"))
+    assert record["num_unread_users"] == 0
+    frame = recommender.recommend(
+        {user: items[:-1] for user, items in sequences.items()},
+        len(ids),
+        times={u: [1_600_000_000 + 1000 * u + n for n in range(len(i) - 1)] for u, i in sequences.items()},
+        exclude_seen="seen items removed" in record["protocol"],
+    )
+    rank_U = [
+        frame.loc[(frame["user"] == user) & (frame["item"] == items[-1]), "rank"].item()
+        for user, items in sequences.items()
+    ]
+    assert record["metrics"]["test"]["mrr"] == pytest.approx(np.mean(1 / np.array(rank_U)), rel=1e-6)
+
+
+def test_what_is_no_sequence_is_one_message(best: Path, trained: Callable[[str], Path]) -> None:
+    model, ids = load_model(best), load_model(best).item_ids
+    wrong: list[tuple[Any, Any, str]] = [
+        ([ids[0], ids[1]], None, "must be lists, one a user"),
+        ("abc", None, "list of lists"),
+        (pd.DataFrame({"item": ids[:2]}), None, "list of lists"),
+        ([[ids[0], None]], None, "that are None"),
+        ([[ids[0]]], [[1.5]], "whole numbers"),
+        ([[ids[0]]], [[None]], "whole numbers"),
+        ([[ids[0], ids[1]]], [[1]], "one time for each item"),
+    ]
+    for sequences, times, message in wrong:
+        with pytest.raises(ModelError, match=message):
+            model.recommend(sequences, times=times)
+    large = model.recommend([[ids[0], 2**63 + 5]], 2)  # an id that it does not know, beyond 64 bits
+    assert large["item"].tolist() == model.recommend([[ids[0]]], 2)["item"].tolist()
+
+
+def test_mistakes_of_recommend_are_one_message(best: Path, tmp_path: Path) -> None:
+    ids = load_model(best).item_ids
+    log = tmp_path / "log.csv"
+    log.write_text(f"user,item,time\nann,{ids[0]},5\n")
+    before = log.read_text()
+    assert "another file than the log" in refused("recommend", best, log, "--out", log)
+    (tmp_path / "folder.parquet").mkdir()
+    assert "which is a folder" in refused("recommend", best, log, "--out", tmp_path / "folder.parquet")
+    out = ("--out", tmp_path / "out.csv")
+    assert "must be a file of one id a line" in refused("recommend", best, log, *out, "--users", tmp_path)
+    (tmp_path / "items.txt").write_bytes(b"\xef\xbb\xbf" + f"{ids[3]}\n777777\n".encode())
+    told = done("recommend", best, log, *out, "--candidates", tmp_path / "items.txt")
+    assert "1 of 2 candidates" in told and "among 1 items" in told
+    assert pd.read_csv(out[1])["item"].tolist() == [ids[3]]
+    assert "cpu and cuda" in refused("recommend", best, log, *out, "--device", "meta")
+    assert log.read_text() == before
+
+
+def test_a_model_inside_its_study_is_used_from_there(
+    trained: Callable[[str], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained("gru4rec") / "best")
+    assert "to the last digit" in done("evaluate", ".", "--cache", folder / "cache")
+
+
+def test_settings_are_refused_for_a_prepared_log(best: Path, folder: Path, tmp_path: Path) -> None:
+    (prepared,) = [path.parent for path in (folder / "cache").glob("*/manifest.json")]
+    out = ("--out", tmp_path / "out.csv")
+    assert "is a prepared log" in refused("recommend", best, prepared, *out, "--min-rating", "5")
+    assert "is a prepared log" in refused("evaluate", best, prepared, "--max-users", "3")
+
+
 def spoil(best: Path, how: str) -> None:
     config = json.loads((best / "config.json").read_text())
     match how:
@@ -330,6 +417,16 @@ def test_onnx_gives_the_same_scores(best: Path, tmp_path: Path) -> None:
     frame = recommender.recommend([[ids[2], ids[0]], [ids[4], ids[1], ids[8], ids[3]]], 1, exclude_seen=False)
     assert frame["item"].tolist() == [ids[place] for place in score_BV.argmax(1)]
     assert not list(tmp_path.glob(".*"))
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert str(ROOT).encode() not in content and b"site-packages" not in content
+
+
+def test_onnx_of_a_model_that_reads_one_item(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    places = ("--runs", folder / "runs", "--cache", folder / "cache", "--name", "one-item")
+    done("train", "demo", *SMALL, "--set", "max_len=1", *places)
+    done("export", folder / "runs/one-item", "--onnx", tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").is_file()
 
 
 def test_models_that_read_times_are_no_onnx(trained: Callable[[str], Path], tmp_path: Path) -> None:
