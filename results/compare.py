@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.leaderboard import Place, load_finalists, load_leaderboard
+from results.leaderboard import Place, load_finalists, load_leaderboard, names_a_file
 
 STATES = ("complete", "pruned", "failed", "running", "queued")
 MUST_AGREE = ("fingerprint", "protocol", "metric")  # or the values say nothing about each other
@@ -69,7 +69,7 @@ def _row(path: Place) -> dict[str, Any]:
 
 def _finalists(path: Place) -> pd.DataFrame | None:
     """None where none was trained, or where a leaderboard alone is there."""
-    if str(path).endswith(".parquet"):
+    if names_a_file(path):
         return None
     try:
         return load_finalists(path)

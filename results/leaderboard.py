@@ -33,6 +33,8 @@ LEADERBOARD_FILE = "leaderboard.parquet"
 EPOCHS_FILE = "epochs.parquet"
 FINALISTS_FILE = "finalists.parquet"
 
+URI_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")  # what pyarrow reads
+
 Place = str | os.PathLike[str]
 
 RANKED_STATES = ("complete", "pruned")
@@ -121,19 +123,30 @@ def _load(path: Place, name: str) -> pd.DataFrame:
         raise FileNotFoundError(
             f"a table must exist, got no file at {file}; name a study's folder or its {name}"
         ) from None
-    except pa.ArrowInvalid as error:
+    except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).partition("\n")[0]
+        if isinstance(error, OSError):  # a damaged file, a bucket that does not answer
+            raise TableError(f"{file} can't be read ({reason})") from error
         raise TableError(
             f"{file} must be a table written by seqsweep, got no Parquet file ({reason})"
         ) from None
 
 
 def _table_at(path: str, name: str) -> str:
-    if "://" in path:  # of a bucket, where options may follow: s3://bucket/prefix/study?region=..
-        parts = urlsplit(path)
-        is_file = parts.path.endswith(".parquet")
-        return path if is_file else parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
-    return os.path.join(path, name) if os.path.isdir(path) else path
+    if "://" not in path:
+        return path if names_a_file(path) else os.path.join(path, name)
+    parts = urlsplit(path)
+    if parts.scheme not in URI_SCHEMES:
+        raise TableError(
+            f"a URI must begin with one of {', '.join(f'{scheme}://' for scheme in URI_SCHEMES)}, got {path}"
+        )
+    return path if names_a_file(path) else parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+
+
+def names_a_file(path: Place) -> bool:
+    """Not a study's folder. After a URI options may follow: s3://bucket/prefix/study?region=.."""
+    place = os.fspath(path)
+    return urlsplit(place).path.endswith(".parquet") if "://" in place else not os.path.isdir(place)
 
 
 def _refuse_unreadable_version(file: str) -> None:

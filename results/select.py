@@ -27,12 +27,17 @@ ORDERED: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-CONDITION = re.compile(r"\s*([^\s=!<>~]+)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*")
+QUOTED = r"'[^']*'|\"[^\"]*\""
+CONDITION = re.compile(rf"\s*({QUOTED}|[^\s=!<>~]+)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*")
+SHOWN_COLUMNS = 12
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`model=sasrec`, `hparam.lr<0.01`, `device~cuda*`, `seeds!=null`. A null meets `=null` alone."""
+    """`model=sasrec`, `hparam.lr<0.01`, `device~cuda*`, `seeds!=null`. A null meets `=null` alone.
+
+    Column and value may stand in quotes: `'hparam.my own'="this and that"`.
+    """
 
     column: str
     operator: str
@@ -41,21 +46,19 @@ class Condition:
     @classmethod
     def parse(cls, text: str) -> Condition:
         found = CONDITION.fullmatch(text)
-        if found is None or re.search(r"\s(and|or)\s", found[3]):
+        if found is None or _is_expression(found[2], found[3]):
             raise TableError(
                 "a filter must be COLUMN OPERATOR VALUE with one of = != < <= > >= ~ (a pattern), such as "
                 f"'hparam.lr<0.01', got {text!r}; of several filters all must hold"
             )
         column, sign, value = found.groups()
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        return cls(column, "=" if sign == "==" else sign, value)
+        return cls(_unquoted(column), "=" if sign == "==" else sign, _unquoted(value))
 
     def holds(self, frame: pd.DataFrame) -> pd.Series[bool]:
         values = frame[one_column(frame, self.column)]
         if self.value == "null" and self.operator in ("=", "!="):
             return values.isna() if self.operator == "=" else values.notna()
-        return self._compare(values).fillna(False).astype(bool)
+        return values.notna() & self._compare(values).fillna(False).astype(bool)
 
     def _compare(self, values: pd.Series[Any]) -> pd.Series[Any]:
         if self.operator == "~":
@@ -82,6 +85,17 @@ class Condition:
         except (KeyError, ValueError):
             raise TableError(f"{self.column} is compared with {kind}, got {self.value!r}") from None
         return self.value
+
+
+def _is_expression(sign: str, value: str) -> bool:
+    """More than one condition. In a pattern and in quotes the words mean themselves."""
+    words_are_text = sign == "~" or re.fullmatch(QUOTED, value)
+    return not words_are_text and re.search(r"\s(and|or)\s", value) is not None
+
+
+def _unquoted(text: str) -> str:
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text
 
 
 def select_rows(
@@ -123,8 +137,14 @@ def one_column(frame: pd.DataFrame, name: str) -> str:
         return name
     ending = [column for column in frame.columns if column.endswith(f".{name}")]
     near = ending or difflib.get_close_matches(name, list(frame.columns), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(frame.columns)}"
+    hint = f"did you mean {near[0]}?" if near else f"there are {_some(list(frame.columns))}"
     raise TableError(f"there is no column {name!r}: {hint}")
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN_COLUMNS
+    more = f" and {rest} more; docs/leaderboard.md has all" if rest > 0 else ""
+    return ", ".join(names[:SHOWN_COLUMNS]) + more
 
 
 def as_records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from sweep.arguments import (
     protocol_settings,
     without_none,
 )
+from sweep.complete import complete_study
 from sweep.console import relative, say, user_errors
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ RUNS = Path("runs")
 CACHE = Path(".cache/prepared")
 
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A study's name or folder, or a best/ folder.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A study's name or folder, or a best/ folder.", autocompletion=complete_study
+    ),
 ]
 Log = Annotated[
     str | None, typer.Argument(metavar="[LOG]", help="Any log.  [default: the one that was trained on]")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from sweep.arguments import Runs, StudyName, pairs
+from sweep.complete import complete_study
 from sweep.console import relative, say, study_folder, user_errors
 
 if TYPE_CHECKING:
@@ -127,7 +128,10 @@ def enqueue(study: StudyName, hparams: Points, runs: Runs = RUNS) -> None:
 
 def warm_start(
     study: StudyName,
-    other: Annotated[str, typer.Option("--from", help="The study whose best hparams are taken.")],
+    other: Annotated[
+        str,
+        typer.Option("--from", help="The study whose best hparams are taken.", autocompletion=complete_study),
+    ],
     best: Annotated[int, typer.Option(min=1, help="So many of its trials.")] = 3,
     runs: Runs = RUNS,
 ) -> None:
@@ -138,7 +142,10 @@ def warm_start(
 
 
 def report(
-    studies: Annotated[list[str], typer.Argument(help="A study, or several to be compared on one page.")],
+    studies: Annotated[
+        list[str],
+        typer.Argument(help="A study, or several to be compared on one page.", autocompletion=complete_study),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(

@@ -61,15 +61,20 @@ def top(
         rows = select_rows(
             frame,
             conditions=[Condition.parse(text) for text in filters or []],
-            states=state.split(",") if state else [],
+            states=_listed(state) if state else [],
             sort=sort,
             limit=_limit(limit, None if machine else SHOWN),
         )
-        names = None if columns is None else select_columns(frame, columns.split(","))
+        names = None if columns is None else select_columns(frame, _listed(columns))
         if machine:
             _print(rows if names is None else rows[names], as_json)
             return
-        if names is None:
+        if rows.empty:
+            conditions = [*(filters or []), *([f"state={state}"] if state else [])]
+            say(
+                f"no row meets {' and '.join(conditions)}" if conditions else "the leaderboard has no row yet"
+            )
+        elif names is None:
             _show(leaderboard_columns(rows, frame.attrs["objective"]), SPARE)
         else:
             _show(rows[names])
@@ -129,8 +134,17 @@ def _show(frame: pd.DataFrame, spare: Sequence[str] = ()) -> None:
 
 
 def _place(study: str, runs: Path) -> str | Path:
-    """Of a study, or of a leaderboard that lies somewhere else."""
-    return study if "://" in study or os.path.isfile(study) else study_folder(study, runs)
+    """Of a study, or of tables that lie somewhere else, such as results copied without their journal."""
+    from results.leaderboard import LEADERBOARD_FILE
+
+    if "://" in study or os.path.isfile(study):
+        return study
+    with_table = [folder for folder in (Path(study), runs / study) if (folder / LEADERBOARD_FILE).is_file()]
+    return with_table[0] if with_table else study_folder(study, runs)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 def _limit(text: str | None, default: int | None) -> int | None:

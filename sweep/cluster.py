@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -44,7 +43,7 @@ def connect(
     """Start or join Ray and say what a trial takes there; leave it as it was found.
 
     For a `study` on a cluster that is joined the driver of another one is waited for. Raises ClusterError
-    where no cluster answers, or where no node could ever hold one trial.
+    where Ray does not start, no cluster answers, or no node could ever hold one trial.
     """
     if hardware.address is not None and hardware.address.startswith("ray://"):
         raise ClusterError(
@@ -56,26 +55,45 @@ def connect(
             f"wait_minutes={hardware.wait_minutes:g} is for a cluster that has an autoscaler, and no address "
             "is given: add --address auto on its head, or leave --wait-minutes out"
         )
-    options: dict[str, Any] = {"include_dashboard": False} if hardware.address is None else {}
-    try:
-        ray.init(
-            address=hardware.address or "local",
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            configure_logging=True,
-            **options,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"no Ray cluster answers at address={hardware.address!r} ({first_line(error)}): start one with "
-            "`ray start --head`, or leave the address out to run on this machine alone"
-        ) from error
+    if hardware.address is None:
+        _start()
+    else:
+        _join(hardware.address)
     try:
         turn = nullcontext() if hardware.address is None or study is None else take_turn(study, say)
         with turn, _room_for_trials(hardware, say) as resources:
             yield resources
     finally:
         ray.shutdown()
+
+
+def _start() -> None:
+    try:
+        _init("local", include_dashboard=False)
+    except Exception as error:  # Ray raises OSError, RuntimeError and plain Exception, all for this machine
+        raise ClusterError(
+            f"Ray can't be started here ({first_line(error)}): `seqsweep doctor` says what is missing"
+        ) from error
+
+
+def _join(address: str) -> None:
+    try:
+        _init(address)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at address={address!r} ({first_line(error)}): start one with "
+            "`ray start --head`, or leave the address out to run on this machine alone"
+        ) from error
+
+
+def _init(address: str, *, include_dashboard: bool | None = None) -> None:
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+        configure_logging=True,
+        include_dashboard=include_dashboard,
+    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a shell completes; nothing heavy is imported, as somebody waits with a finger on the key."""
 
+from glob import escape
 from pathlib import Path
 
 import typer
@@ -16,7 +17,11 @@ def complete_study(context: typer.Context, incomplete: str) -> list[str]:
 
 def complete_settings(context: typer.Context, incomplete: str) -> list[str]:
     """Of `run`: a study, or a file of settings."""
-    files = sorted(str(path) for path in Path().glob(f"{incomplete}*.toml")) if incomplete[:1] != "/" else []
+    files = (
+        sorted(str(path) for path in Path().glob(f"{escape(incomplete)}*.toml"))
+        if incomplete[:1] != "/"
+        else []
+    )
     return [*complete_study(context, incomplete), *files]
 
 

@@ -43,6 +43,8 @@ def _mistake(error: Exception) -> str | None:
         error, DataError | SpaceError | TableError | UserError | FileNotFoundError | PermissionError
     ):
         return str(error)
+    if isinstance(error, NotADirectoryError | FileExistsError) and error.filename is not None:
+        return f"no folder can be at {error.filename}: a file is in the way ({error.strerror})"
     if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
         where = "" if error.filename is None else f" ({error.filename})"
         return (

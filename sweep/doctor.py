@@ -22,7 +22,7 @@ from ray._private.services import find_gcs_addresses
 
 from sweep.cluster import connect
 from sweep.config import HardwareConfig
-from sweep.errors import ClusterError
+from sweep.errors import ClusterError, first_line
 from sweep.publish import PACKAGES
 
 Level = Literal["ok", "warning", "problem"]
@@ -34,6 +34,7 @@ SLOW_WRITE = 20 * 2**20  # bytes a second: a checkpoint of 200 MB then takes 10 
 WRITTEN = 32 * 2**20
 MAX_SKEW_S = 5.0
 STORE_SHARE = 0.3  # of the memory: Ray's object store, which lies in /dev/shm
+SHARED_MEMORY = "/dev/shm"
 MAX_SOCKET = 107  # bytes of a Unix socket's path
 RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 MIN_FILES, SCARCE_FILES = 1024, 4096
@@ -55,7 +56,7 @@ def examine(runs: Path, cache: Path) -> Iterator[Finding]:
     yield check_gpus()
     yield check_cpus(len(os.sched_getaffinity(0)), cpu_quota())
     yield check_memory(physical_memory(), memory_limit())
-    yield check_shared_memory(shutil.disk_usage("/dev/shm").total, usable_memory())
+    yield check_shared_memory(shared_memory(), usable_memory())
     for name, folder in (("runs", runs), ("cache", cache)):
         yield check_folder(name, folder)
     yield check_temp_folder(ray_temp_folder())
@@ -173,8 +174,22 @@ def check_memory(physical: int, limit: int | None) -> Finding:
     return Finding("ok", what)
 
 
-def check_shared_memory(size: int, memory: int) -> Finding:
+def shared_memory() -> int | None:
+    """Bytes of /dev/shm; None where there is none."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).total
+    except OSError:
+        return None
+
+
+def check_shared_memory(size: int | None, memory: int) -> Finding:
     need = int(STORE_SHARE * memory)
+    if size is None:
+        return Finding(
+            "problem",
+            "/dev/shm, where Ray's object store lies, is not there",
+            "mount it: mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm",
+        )
     if size < need:
         return Finding(
             "warning",
@@ -186,10 +201,10 @@ def check_shared_memory(size: int, memory: int) -> Finding:
 
 def check_folder(name: str, folder: Path) -> Finding:
     """Space, speed and clock of where it is, or will be."""
-    place = folder.absolute()
-    while not place.is_dir():
-        place = place.parent
+    place = nearest_folder(folder)
     flag = f"name another folder: --{name} DIR"
+    if place is None:
+        return Finding("problem", f"{name}: {folder} is a file, or lies below one", flag)
     try:
         free = shutil.disk_usage(place).free
         if free < MIN_FREE:
@@ -204,6 +219,14 @@ def check_folder(name: str, folder: Path) -> Finding:
     except OSError as error:
         return Finding("problem", f"{name}: can't write in {place} ({error.strerror})", flag)
     return judge_folder(name, folder, free, speed, skew)
+
+
+def nearest_folder(folder: Path) -> Path | None:
+    """Itself or the one in which it can be made; None where a file is in the way."""
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    return place if os.path.isdir(place) else None
 
 
 def judge_folder(name: str, folder: Path, free: int, speed: float, skew: float) -> Finding:
@@ -235,6 +258,14 @@ def check_temp_folder(folder: str) -> Finding:
             f"temp folder {folder}: paths of Ray's sockets have {longest} bytes, at most {MAX_SOCKET} fit",
             "name a shorter one: export RAY_TMPDIR=/tmp",
         )
+    place, another = nearest_folder(Path(folder)), "name another one: export RAY_TMPDIR=/tmp"
+    if place is None:
+        return Finding("problem", f"temp folder {folder}: it is a file, or lies below one", another)
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        return Finding("problem", f"temp folder {folder}: can't write in {place} ({error.strerror})", another)
     return Finding("ok", f"temp folder: {folder}")
 
 
@@ -288,8 +319,8 @@ def check_local_ray() -> Finding:
             ray.get(ray.remote(_task).remote(), timeout=120)
             total: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     except (ClusterError, ray.exceptions.RayError) as error:
-        first = str(error).partition("\n")[0]
-        return Finding("problem", f"Ray does not start here: {first}", "see /tmp/ray/session_latest/logs")
+        reason = first_line(error.__cause__ or error)  # of what Ray said, not of its way out: that is here
+        return Finding("problem", f"Ray does not start here: {reason}", "see /tmp/ray/session_latest/logs")
     seconds = time.monotonic() - start
     return Finding(
         "ok",

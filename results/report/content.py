@@ -90,6 +90,11 @@ class StudyContent:
         return [name for name in columns if len(seen[name]) > 1]
 
     @cached_property
+    def drawn_hparams(self) -> list[str]:
+        """Of `hparams`: those of which a drawn trial has a value that a plot can show."""
+        return [name for name in self.hparams if any(drawable(row[name]) is not None for row in self.drawn)]
+
+    @cached_property
     def log_scaled(self) -> frozenset[str]:
         """Of `hparams`: those that are searched on a logarithmic scale."""
         logs = {
@@ -136,6 +141,11 @@ def is_hparam(column: str) -> bool:
 
 def finite(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def drawable(value: Any) -> Any:
+    """Of a hparam in a plot: an infinite one has no place there, and JSON no word for it."""
+    return finite(value) if isinstance(value, float) else value
 
 
 def short_name(column: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,18 +89,21 @@ def _axis(title: str, rows: Sequence[Row], column: str) -> dict[str, Any]:
 
 
 def dominates_none(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
-    """Those that no other row is at least as good as in all objectives and better than in one."""
+    """Those that no other row is at least as good as in both objectives and better than in one.
 
-    def values(row: Row) -> tuple[float, ...]:
-        return tuple(
-            row[name] if direction == "maximize" else -row[name] for name, direction in objectives.items()
-        )
-
-    there = [(values(row), row) for row in rows if all(finite(row[name]) is not None for name in objectives)]
-    return [
-        row
-        for mine, row in there
-        if not any(
-            other != mine and all(o >= m for o, m in zip(other, mine, strict=True)) for other, _ in there
-        )
+    From the best of the first on, a pair is among them that is better in the second than all before it.
+    """
+    (first, sign), (second, other_sign) = (
+        (name, 1 if direction == "maximize" else -1) for name, direction in objectives.items()
+    )
+    there = [
+        ((sign * row[first], other_sign * row[second]), row)
+        for row in rows
+        if finite(row[first]) is not None and finite(row[second]) is not None
     ]
+    undominated, best = set(), -math.inf
+    for pair in sorted({pair for pair, _ in there}, reverse=True):
+        if pair[1] > best:
+            undominated.add(pair)
+            best = pair[1]
+    return [row for pair, row in there if pair in undominated]

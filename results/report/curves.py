@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 from results.report.content import StudyContent, finite
 from results.report.figure import (
@@ -26,31 +27,41 @@ Points = Sequence[tuple[int | None, float | None]]  # epoch, value; a gap where 
 def learning_curves(content: StudyContent) -> str:
     if not content.epochs or not content.ranked:
         return ""
-    rungs = _rungs(content)
-    num_pruned = len(content.in_state("pruned"))
-    lead = "Validation after each epoch: the best trials in colour." + (
-        f" Thin: the {num_pruned} that were pruned, up to where they were stopped." if num_pruned else ""
-    )
+    rungs, curves = _rungs(content), _by_trial(content)
+    best = _best_trials(content, curves)
+    pruned = [int(row["trial"]) for row in content.in_state("pruned")]
+    thin = [trial for trial in pruned if trial in curves and trial not in best][:MAX_THIN]
+    lead = "Validation after each epoch: the best trials in colour."
+    if thin:
+        part = "" if len(thin) == len(pruned) else f"{len(thin)} of "
+        lead += f" Thin: {part}the {len(pruned)} that were pruned, up to where they were stopped."
     if rungs:
         lead += f" Dotted: the rungs (epochs {', '.join(map(str, rungs))}), where poor trials are stopped."
     label = "Validation values by epoch of the best trials and of those that were pruned"
-    return section("curves", "Learning curves", lead, plot(_figure(content, rungs), label, height=400))
+    traces = [*_pruned([curves[trial] for trial in thin]), *_best(best, curves)]
+    drawn = plot(figure_of(traces, _layout(content, rungs)), label, height=400)
+    return section("curves", "Learning curves", lead, drawn)
 
 
 def _rungs(content: StudyContent) -> list[int]:
     return sorted({rung for name in content.families for rung in content.about.rungs.get(name, ())})
 
 
-def _figure(content: StudyContent, rungs: Sequence[int]) -> Figure:
-    """The best trials' values by epoch; thin behind them those that were pruned, and the rungs."""
+def _by_trial(content: StudyContent) -> dict[int, list[tuple[int, float]]]:
     curves: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
     for row in content.epochs:
         if (value := finite(row["objective"])) is not None:
             curves[int(row["trial"])].append((int(row["epoch"]), value))
+    return dict(curves)
+
+
+def _best_trials(content: StudyContent, curves: Container[int]) -> list[int]:
     complete = [row for row in content.ranked if row["state"] == "complete"] or content.ranked
-    best = [int(row["trial"]) for row in complete if int(row["trial"]) in curves][:NUM_BEST]
-    pruned = [int(row["trial"]) for row in content.in_state("pruned") if int(row["trial"]) not in best]
-    layout = {
+    return [int(row["trial"]) for row in complete if int(row["trial"]) in curves][:NUM_BEST]
+
+
+def _layout(content: StudyContent, rungs: Sequence[int]) -> dict[str, Any]:
+    return {
         "xaxis": {"title": "epoch", "tickformat": "d"},
         "yaxis": {"title": content.objective},
         "legend": LEGEND_REVERSED,
@@ -60,13 +71,11 @@ def _figure(content: StudyContent, rungs: Sequence[int]) -> Figure:
             for rung in rungs
         ],
     }
-    thin = [curves.get(trial, []) for trial in pruned[:MAX_THIN]]
-    return figure_of([*_pruned(thin), *_best(best, curves)], layout)
 
 
 def _pruned(curves: Sequence[Sequence[tuple[int, float]]]) -> list[Figure]:
     thin = _curve("pruned", [point for curve in curves for point in [*curve, (None, None)]])
-    ends = _curve("stopped here", [curve[-1] for curve in curves if curve])
+    ends = _curve("stopped here", [curve[-1] for curve in curves])
     return [
         {**thin, "line": {"color": "--faint", "width": 1}, "hoverinfo": "skip"},
         {**ends, "mode": "markers", "marker": {"color": "--soft", "symbol": "diamond-open", "size": 6}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.report.content import Row, StudyContent, finite, interval
+from results.report.content import ENDED, Row, StudyContent, finite, interval
 from results.report.figure import PARTS, Figure, plot, plot_text
 from results.report.html import NOTHING, section, shown, table
 
@@ -14,9 +14,8 @@ SHIFT = {"valid": 0.14, "test": -0.14}  # of a finalist's line, so that the two 
 def finalists(content: StudyContent) -> str:
     rows = [row for row in content.ranked if row.get("seeds") is not None]
     if not rows:
-        is_over = not content.in_state("running") and not content.in_state("queued")
-        there = "None was trained." if is_over and not content.finalists else "They come after the search."
-        return section("finalists", "Finalists", f"The best trials, trained again over fresh seeds. {there}")
+        lead = f"The best trials, trained again over fresh seeds. {_none(content)}"
+        return section("finalists", "Finalists", lead)
     lead = (
         "The best trials, trained again over fresh seeds. Square and circle are means with their 95 % "
         "interval over users and seeds, strokes single trainings. Where intervals overlap much, either may "
@@ -25,6 +24,16 @@ def finalists(content: StudyContent) -> str:
     label = f"Means and intervals of {len(rows)} finalists"
     drawn = plot(_figure(content, rows[::-1]), label, height=130 + 52 * len(rows))
     return section("finalists", "Finalists", lead, drawn, _listed(content, rows))
+
+
+def _none(content: StudyContent) -> str:
+    """Why there is none. A driver that has just ended a trial, or that was stopped, has none in work."""
+    if content.finalists:
+        return "None yet: they are being trained."
+    num_ended = sum(len(content.in_state(state)) for state in ENDED)
+    in_work = content.in_state("running") or content.in_state("queued")
+    is_over = num_ended >= content.about.num_trials and not in_work
+    return "None was trained." if is_over else "None yet: they come after the search."
 
 
 def _listed(content: StudyContent, rows: Sequence[Row]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from results.report.content import Row, StudyContent, finite, is_hparam, part_drawn, short_name
+from results.report.content import Row, StudyContent, drawable, finite, is_hparam, part_drawn, short_name
 from results.report.figure import LEGEND_REVERSED, Figure, plot, plot_text, tick_text
 from results.report.html import hparam_text, section
 
@@ -14,10 +14,10 @@ MAX_AXES = 10
 
 
 def parallel(content: StudyContent) -> str:
-    if len(content.ranked) < 2 or not content.hparams:
+    if len(content.ranked) < 2 or not content.drawn_hparams:
         return ""
-    have = {name: sum(row[name] is not None for row in content.ranked) for name in content.hparams}
-    family_first = sorted(content.hparams, key=lambda name: (is_hparam(name), -have[name]))
+    have = {name: sum(row[name] is not None for row in content.ranked) for name in content.drawn_hparams}
+    family_first = sorted(content.drawn_hparams, key=lambda name: (is_hparam(name), -have[name]))
     names = family_first[:MAX_AXES]
     lead = f"A line is a trial{part_drawn(content)}, from its hyperparameters to its value at the right." + (
         f" {len(names)} of {len(have)} hyperparameters." if len(have) > len(names) else ""
@@ -64,7 +64,7 @@ def _figure(content: StudyContent, columns: Sequence[str]) -> Figure:
     """At the right the trial's value. What a trial has not lies below."""
     rows = content.drawn
     axes = [
-        _Axis(column, [row[column] for row in rows], is_log=column in content.log_scaled)
+        _Axis(column, [drawable(row[column]) for row in rows], is_log=column in content.log_scaled)
         for column in columns
     ]
     axes.append(_Axis(content.objective, [finite(row["objective"]) for row in rows], is_log=False))
@@ -98,7 +98,8 @@ def _lines(rows: Sequence[Row], axes: Sequence[_Axis]) -> list[Figure]:
 
 def _told(axis: _Axis, row: Row) -> str:
     value = row["objective"] if axis.name not in row else row[axis.name]
-    return plot_text(f"trial {row['trial']}: {short_name(axis.name)} {hparam_text(value)}")
+    what = "has none" if value is None else hparam_text(value)
+    return plot_text(f"trial {row['trial']}: {short_name(axis.name)} {what}")
 
 
 def _layout(axes: Sequence[_Axis]) -> dict[str, Any]:

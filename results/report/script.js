@@ -9,8 +9,9 @@
   }
 
   // A colour is the name of a variable of the style sheet: one palette, and a scheme that changes changes all.
+  // What the style sheet has no variable for is a text that begins alike.
   function coloured(value, style) {
-    if (typeof value === "string") return value.startsWith("--") ? style.getPropertyValue(value).trim() : value;
+    if (typeof value === "string") return value.startsWith("--") && style.getPropertyValue(value).trim() || value;
     if (Array.isArray(value)) return value.map((part) => coloured(part, style));
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, coloured(part, style)]));

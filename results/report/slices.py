@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from results.report.content import Row, StudyContent, part_drawn, short_name
+from results.report.content import Row, StudyContent, drawable, part_drawn, short_name
 from results.report.figure import (
     SERIES_NAMES,
     Figure,
@@ -22,7 +22,7 @@ FEW_VALUES = 5  # of whole numbers: each gets its tick
 
 
 def slices(content: StudyContent) -> str:
-    if len(content.ranked) < 2 or not content.hparams:
+    if len(content.ranked) < 2 or not content.drawn_hparams:
         return ""
     keys = [
         f"{family} {SERIES_NAMES[place % len(SERIES_NAMES)]}" for place, family in enumerate(content.families)
@@ -34,13 +34,13 @@ def slices(content: StudyContent) -> str:
         f"<div><h3>{text(short_name(name))}</h3>"
         + plot(_figure(content, name), f"{content.objective} by {short_name(name)}", height=170)
         + "</div>"
-        for name in content.hparams
+        for name in content.drawn_hparams
     ]
     return section("slices", "Slices", lead, f'<div class="small">{"".join(parts)}</div>')
 
 
 def _figure(content: StudyContent, column: str) -> Figure:
-    rows = [row for row in content.drawn if row[column] is not None]
+    rows = [row for row in content.drawn if drawable(row[column]) is not None]
     is_text = any(isinstance(row[column], str | bool) for row in rows)
 
     def x(row: Row) -> Any:

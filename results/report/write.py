@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 from results.report.best import best_trial, heading
 from results.report.compare import comparison
@@ -56,9 +57,9 @@ def write_comparison(studies: Sequence[StudyFolder], path: Path) -> Path:
 
 
 def _write(path: Path, title: str, top: str, sections: Sequence[str]) -> None:
-    """A reader finds the old page or the new one, whole."""
+    """A reader finds the old page or the new one, whole; of two writers each has a staging name."""
     content = page(title, top, [part for part in sections if part], datetime.now(UTC))
-    staging = path.with_name(f".{path.name}.staging")
+    staging = path.with_name(f".{path.name}.{uuid4().hex}.staging")
     try:
         staging.write_text(content, encoding="utf-8")
         os.replace(staging, path)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from operator import ne
 from pathlib import Path
 from typing import Literal
@@ -132,6 +133,17 @@ def test_hostile_names_are_shown_and_do_nothing(browser: Browser, pages: dict[st
         assert any("<b>bold</b><a href=" in label for label in labels)
         assert visit.page.locator("img, .plot a, .plot b, main b").count() == 0
         assert visit.told == [] and visit.requests == [visit.address]
+
+
+def test_a_value_that_begins_like_a_colour_is_shown(browser: Browser, tmp_path: Path) -> None:
+    records = [
+        replace(record, hparams={**record.hparams, "norm": ("--pre", "post")[(record.trial or 0) % 2]})
+        for record in searched(6)
+    ]
+    with Visit(browser, write_report(write_study(tmp_path / "mine", records))) as visit:
+        visit.check(1280)
+        labels = visit.page.locator("#slices .plot text").all_text_contents()
+        assert "--pre" in labels and "post" in labels
 
 
 def test_what_is_printed_is_all_there(browser: Browser, pages: dict[str, Path]) -> None:

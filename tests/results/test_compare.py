@@ -90,5 +90,9 @@ def test_tables_are_read_by_folder_by_file_and_by_uri(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(load_leaderboard(place), load_leaderboard(str(folder)))
     assert load_epochs(folder)["epoch"].tolist() == [1]
     assert load_finalists(folder.as_uri())["finalist_of"].tolist() == [0, 0]
+    by_file = (folder / "leaderboard.parquet").as_uri()
+    for place in (str(folder / "leaderboard.parquet"), by_file, f"{by_file}?region=x"):
+        assert compare_studies([place])["finalist_trainings"].tolist() == [0]  # only a folder has their table
+    assert compare_studies([folder.as_uri()])["finalist_trainings"].tolist() == [2]
     with pytest.raises(FileNotFoundError, match=r"got no file at file:///.*/none/epochs\.parquet"):
         load_epochs((tmp_path / "none").as_uri())

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from results import load_leaderboard
+from results.errors import TableError
 from results.leaderboard import StudyFacts, build_epochs, build_leaderboard, write_table
 from results.schema import EpochRecord, Hparam, TrialRecord, epochs_schema, leaderboard_schema
 
@@ -249,6 +250,33 @@ def test_a_table_of_another_program_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "leaderboard.parquet")
     with pytest.raises(ValueError, match="written by seqsweep"):
         load_leaderboard(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["http://x/y", "https://x/leaderboard.parquet", "ftp://x"])
+def test_a_uri_that_is_not_known_is_answered_with_those_that_are(place: str) -> None:
+    with pytest.raises(TableError, match=rf"a URI must begin with one of s3://, gs://, .*, got {place}$"):
+        load_leaderboard(place)
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "leaderboard.parquet"
+    write_table(build_leaderboard(RECORDS), path, FACTS)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes(whole[:half] + bytes(len(whole) - half - 8) + whole[-8:])
+    with pytest.raises(TableError, match=r"leaderboard\.parquet can't be read \(Couldn't deserialize thrift"):
+        load_leaderboard(tmp_path)
+
+
+def test_a_bucket_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise OSError("When reading information for key: AWS Error NETWORK_CONNECTION\nmore")
+
+    monkeypatch.setattr(pq, "read_schema", refuse)
+    with pytest.raises(
+        TableError, match=r"^s3://b/one/leaderboard\.parquet\?region=x can't be read \(When .*_CONNECTION\)$"
+    ):
+        load_leaderboard("s3://b/one?region=x")
 
 
 def test_a_write_that_fails_leaves_the_old_table_and_nothing_else(

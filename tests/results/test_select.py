@@ -54,18 +54,27 @@ def _nullable(type_: Any) -> Any:
         (["error~diverged: [[]*"], [3]),
         (["error!=null"], [3]),
         (["model=nobody"], []),
+        (["error='this and that'"], []),
+        (['model="sasrec"', "trial<1"], [0]),
+        (["note='salt and pepper'"], [1]),
+        (["note~salt and *"], [1]),
+        (["'hparam.my own' > 2"], [2]),
+        (['"hparam.my own"<=2'], [1]),
     ],
 )
 def test_rows_that_meet_all_conditions_are_kept(
     frame: pd.DataFrame, filters: list[str], trials: list[int]
 ) -> None:
+    frame["note"] = pd.Series([None, "salt and pepper", "or", None, None], dtype="string")
+    frame["hparam.my own"] = pd.Series([None, 2, 3, None, None], dtype="Int64")
     rows = select_rows(frame, conditions=map(Condition.parse, filters))
     assert rows["trial"].tolist() == trials
 
 
 def test_a_time_is_compared_in_utc(frame: pd.DataFrame) -> None:
     frame["started_at"] = pd.Series(TIMES, dtype="datetime64[us, UTC]")
-    assert select_rows(frame, conditions=[Condition.parse("started_at>=2026-01-02")])["trial"].tolist() == [1]
+    for text, trials in (("started_at>=2026-01-02", [1]), ("started_at!=2026-01-02", [0])):
+        assert select_rows(frame, conditions=[Condition.parse(text)])["trial"].tolist() == trials
 
 
 @pytest.mark.parametrize(
@@ -73,11 +82,12 @@ def test_a_time_is_compared_in_utc(frame: pd.DataFrame) -> None:
     [
         ("lr<1", r"there is no column 'lr': did you mean hparam\.lr\?"),
         ("modle=x", r"did you mean model\?"),
-        ("zzzzz=1", r"there are rank, trial"),
+        ("zzzzz=1", r"there are rank, trial(, [^, ]+){10} and \d+ more; docs/leaderboard\.md has all$"),
         ("hparam.lr<fast", r"hparam\.lr is compared with a number, got 'fast'"),
         ("hparam.tied=perhaps", "is compared with true or false, got 'perhaps'"),
         ("started_at<yesterdays", "is compared with a time"),
         ("model", r"must be COLUMN OPERATOR VALUE .* got 'model'"),
+        ("model='a' or model='b'", "of several filters all must hold"),
         ("model = 'a' and trial < 3", "of several filters all must hold"),
     ],
 )

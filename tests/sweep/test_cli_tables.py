@@ -1,6 +1,7 @@
 """`top` and `compare` on leaderboards that lie somewhere."""
 
 import json
+import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -66,6 +67,36 @@ def test_a_reader_gets_the_columns_asked_for(table: str) -> None:
         ["1", "0.1"],
         ["0", "1"],
     ]
+
+
+def test_blanks_after_commas_are_no_part_of_a_name(table: str) -> None:
+    done = seqsweep("top", table, "--columns", "trial, state", "--state", "complete, pruned", "-n", "1")
+    assert [line.split() for line in done.stdout.splitlines()] == [["trial", "state"], ["0", "complete"]]
+
+
+def test_where_no_row_is_left_a_reader_is_told_why_and_a_script_gets_an_empty_list(table: str) -> None:
+    filters = ("--filter", "trial>99", "--filter", "model=x", "--state", "failed")
+    for arguments in (filters, (*filters, "--columns", "trial")):
+        done = seqsweep("top", table, *arguments)
+        assert (done.exit_code, done.stdout) == (0, "no row meets trial>99 and model=x and state=failed\n")
+    as_json, as_csv = (seqsweep("top", table, *filters, flag) for flag in ("--json", "--csv"))
+    assert (json.loads(as_json.stdout), as_json.stderr) == ([], "")
+    assert as_csv.stdout.count("\n") == 1 and as_csv.stderr == ""
+
+
+def test_results_that_were_copied_without_their_journal_are_read(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "runs" / "copied"
+    copied.mkdir(parents=True)
+    shutil.copy(table, copied)
+    monkeypatch.chdir(tmp_path)
+    expected = seqsweep("top", table).stdout
+    for place in ("copied", "runs/copied", str(copied)):
+        assert seqsweep("top", place).stdout == expected
+        assert len(json.loads(seqsweep("compare", place, table, "--json").stdout)) == 2
+    (copied / "leaderboard.parquet").unlink()
+    assert "there is no study 'copied'" in seqsweep("top", "copied").stderr
 
 
 def test_scripts_get_all_rows_and_nothing_but_the_table(table: str) -> None:

@@ -1,11 +1,12 @@
 """What a trial takes, and whether a cluster can hold it."""
 
 import pytest
+import ray
 
 from sweep import cluster
-from sweep.cluster import Resources, check_satisfiable, trial_resources
+from sweep.cluster import Resources, check_satisfiable, connect, trial_resources
 from sweep.config import HardwareConfig, StudyConfig
-from sweep.errors import ClusterError, ConfigError
+from sweep.errors import ClusterError, ConfigError, first_line
 
 CPU_NODE = {"CPU": 8.0}
 GPU_NODE = {"CPU": 16.0, "GPU": 2.0}
@@ -61,6 +62,41 @@ def test_workers_may_lie_on_several_nodes_and_must_all_find_a_place() -> None:
     )
     with pytest.raises(ClusterError, match="no node can hold a trial of cpus_per_trial=9"):
         check_satisfiable(Resources(9, 0), [CPU_NODE, CPU_NODE])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("The current node timed out during startup.\nSee the logs."),
+        OSError("AF_UNIX path length cannot exceed 107 bytes"),
+        NotADirectoryError(20, "Not a directory"),
+        ValueError("no"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_message(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ClusterError) as caught, connect(HardwareConfig(), print):
+        pass
+    assert str(caught.value) == (
+        f"Ray can't be started here ({first_line(error)}): `seqsweep doctor` says what is missing"
+    )
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("nobody")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with (
+        pytest.raises(
+            ClusterError, match=r"answers at address='h:1' \(nobody\): start one .* leave the addr"
+        ),
+        connect(HardwareConfig(address="h:1"), print),
+    ):
+        pass
 
 
 def test_an_autoscaler_is_asked_and_its_node_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import ray
 from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
@@ -70,6 +71,11 @@ def test_a_gpu_that_torch_does_not_see_is_a_problem() -> None:
         ),  # no limit, as cgroup v1 says it
         (doctor.check_shared_memory(64 * 2**20, 10 * GIB), "warning", "/dev/shm has 0.1 GiB"),
         (doctor.check_shared_memory(3 * GIB, 10 * GIB), "ok", "takes up to 3.0 GiB"),
+        (
+            doctor.check_shared_memory(None, 10 * GIB),
+            "problem",
+            "/dev/shm, where Ray's object store lies, is not",
+        ),
         (doctor.judge_folder("runs", Path("r"), GIB // 2, FAST, 0), "problem", "0.5 GiB free"),
         (doctor.judge_folder("runs", Path("r"), 2 * GIB, FAST, 0), "warning", "2.0 GiB free"),
         (doctor.judge_folder("runs", Path("r"), 20 * GIB, 2**20, 0), "warning", "at 1 MiB/s"),
@@ -111,8 +117,43 @@ def test_a_folder_that_can_not_be_written_is_a_problem(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
-    found = doctor.check_folder("runs", tmp_path)
-    assert found.level == "problem" and "Read-only file system" in found.what
+    monkeypatch.setattr(doctor, "MAX_SOCKET", 999)
+    for found in (doctor.check_folder("runs", tmp_path), doctor.check_temp_folder(str(tmp_path))):
+        assert found.level == "problem" and "Read-only file system" in found.what
+
+
+def test_a_file_where_a_folder_must_be_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "MAX_SOCKET", 999)
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for name in ("file", "file/runs", "nowhere"):
+        found = doctor.check_folder("runs", tmp_path / name)
+        assert found.level == "problem" and found.advice == "name another folder: --runs DIR"
+        found = doctor.check_temp_folder(str(tmp_path / name))
+        assert found.level == "problem" and found.advice == "name another one: export RAY_TMPDIR=/tmp"
+    assert doctor.check_temp_folder(str(tmp_path / "new")).level == "ok"  # Ray makes it
+
+
+def test_without_shared_memory_the_other_checks_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", str(tmp_path / "gone"))
+    monkeypatch.setattr(doctor, "check_local_ray", lambda: Finding("problem", "Ray does not start here"))
+    found = list(doctor.examine(tmp_path / "runs", tmp_path / "cache"))
+    assert found[-1].what == "Ray does not start here"
+    assert any(each.level == "problem" and "/dev/shm" in each.what for each in found)
+
+
+def test_a_ray_that_does_not_start_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError("AF_UNIX path length cannot exceed 107 bytes")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    found = doctor.check_local_ray()
+    assert (found.level, found.what) == (
+        "problem",
+        "Ray does not start here: AF_UNIX path length cannot exceed 107 bytes",
+    )
 
 
 @pytest.mark.parametrize(("level", "status"), [("ok", 0), ("warning", 0), ("problem", 1)])

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from models import MODELS
@@ -86,6 +87,11 @@ def test_what_is_misspelt_is_answered_with_the_nearest(arguments: tuple[str, ...
         ("seqsweep top --runs elsewhere g", []),
         ("seqsweep compare ml-1m games-", ["games-large"]),
         ("seqsweep run --warm-start m", ["ml-1m"]),
+        ("seqsweep warm-start games --from m", ["ml-1m"]),
+        ("seqsweep report ml-1m games-", ["games-large"]),
+        ("seqsweep recommend m", ["ml-1m"]),
+        ("seqsweep evaluate m", ["ml-1m"]),
+        ("seqsweep export m", ["ml-1m"]),
         ("seqsweep run --models g", ["gru4rec"]),
         ("seqsweep run --models sasrec,h", ["sasrec,hstu"]),
     ],
@@ -106,6 +112,14 @@ def test_settings_are_completed_with_studies_and_files(runs: Path) -> None:
         cwd=runs, _SEQSWEEP_COMPLETE="complete_bash", COMP_WORDS="seqsweep run games", COMP_CWORD="2"
     )
     assert done.stdout.split() == ["games", "games-large", "games.toml"]
+
+
+def test_what_is_typed_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "[a]b.toml").touch()
+    context = typer.Context(typer.main.get_command(app))
+    assert complete.complete_settings(context, "**a") == []
+    assert complete.complete_settings(context, "[a]") == ["[a]b.toml"]
 
 
 def test_the_completed_models_are_those_there_are() -> None:
