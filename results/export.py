@@ -49,6 +49,9 @@ def export_best(
     pq.write_table(item_ids, staging / ITEM_IDS_FILE)
     (staging / METRICS_FILE).write_text(_json(metrics), encoding="utf-8")
     (staging / "README.md").write_text(card, encoding="utf-8")
+    (staging / WEIGHTS_FILE).chmod(
+        (staging / CONFIG_FILE).stat().st_mode
+    )  # safetensors writes for its owner alone
     for path in (*staging.iterdir(), staging):
         sync(path)
     _swap_in(staging, best, replaced)

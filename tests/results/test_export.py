@@ -42,6 +42,7 @@ def test_the_folder_holds_five_files_that_read_back(tmp_path: Path) -> None:
     assert json.loads((best / "metrics.json").read_text()) == {"valid.ndcg@10": 0.25}
     assert pq.read_table(best / "item_ids.parquet").equals(ITEM_IDS)
     assert (best / "README.md").read_text() == "# Card\n"
+    assert len({path.stat().st_mode for path in best.iterdir()}) == 1  # others may read all or none
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
