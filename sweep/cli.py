@@ -38,7 +38,7 @@ from sweep.arguments import (
     resolve,
     without_none,
 )
-from sweep.cli_tables import print_leaderboard
+from sweep.cli_tables import print_leaderboard, say_what_is_there
 from sweep.complete import complete_models, complete_settings, complete_study
 from sweep.console import COMMAND_VARIABLE, relative, say, study_folder, user_errors
 from sweep.help import Command, Commands, print_version
@@ -295,8 +295,7 @@ def run_settings(path: Path | None, given: dict[str, Any], warm_start: Path | No
         say("\nno trial came to a result; see the column error of the leaderboard")
     if not outcome.exported:
         return 1
-    say(f"\nbest model: {relative(config.folder / 'best')}")
-    say(f'in pandas:  pd.read_parquet("{relative(config.folder / "leaderboard.parquet")}")')
+    say_what_is_there(config.folder)
     return 0
 
 
