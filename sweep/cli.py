@@ -40,7 +40,7 @@ from sweep.arguments import (
 )
 from sweep.cli_tables import print_leaderboard, say_what_is_there
 from sweep.complete import complete_models, complete_settings, complete_study
-from sweep.console import COMMAND_VARIABLE, relative, say, study_folder, user_errors
+from sweep.console import COMMAND_VARIABLE, say, study_folder, user_errors
 from sweep.help import Command, Commands, print_version
 
 # What is done with the arguments of `run`: settings file or study, flags, a study to warm-start from.

@@ -247,7 +247,7 @@ def train(
     from rich.console import Console
 
     from sweep.alone import one_training, pinned_space, train_alone
-    from sweep.cli_tables import print_leaderboard
+    from sweep.cli_tables import print_leaderboard, say_what_is_there
     from sweep.config import StudyConfig
     from sweep.driver import run_study
     from sweep.progress import Progress
@@ -296,7 +296,7 @@ def train(
             )
             raise typer.Exit(1)
         print_leaderboard(config.folder)
-        say(f"\nmodel: {relative(config.folder / 'best')}")
+        say_what_is_there(config.folder)
 
 
 def export(

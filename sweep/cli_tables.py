@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sweep.arguments import Runs, StudyName
 from sweep.complete import complete_study
-from sweep.console import say, study_folder, user_errors
+from sweep.console import relative, say, study_folder, user_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,6 +121,14 @@ def print_leaderboard(folder: Path) -> None:
 
     frame = load_leaderboard(folder)
     _show(leaderboard_columns(select_rows(frame, limit=SHOWN), frame.attrs["objective"]), SPARE)
+
+
+def say_what_is_there(folder: Path) -> None:
+    """At the end of a study: where things lie, and what to do with them."""
+    say(f"\nbest model: {relative(folder / 'best')}")
+    say(f"report:     {relative(folder / 'report.html')}")
+    say(f'in pandas:  pd.read_parquet("{relative(folder / "leaderboard.parquet")}")')
+    say(f"to use it:  seqsweep recommend {relative(folder)} --out recommendations.parquet")
 
 
 def _show(frame: pd.DataFrame, spare: Sequence[str] = ()) -> None:
