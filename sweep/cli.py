@@ -273,7 +273,7 @@ def settings_path(settings: str, runs: Path) -> tuple[Path, Path | None]:
     path = Path(settings)
     if not path.is_file() and (runs / settings / "study.toml").is_file():
         path = runs / settings / "study.toml"
-    elif not path.is_file() and path.suffix != ".toml":
+    elif path.is_dir() or (not path.exists() and path.suffix != ".toml"):  # a pipe is there, and no file
         path = study_folder(settings, runs) / "study.toml"
     return path, path.parent if (path.parent / JOURNAL_NAME).is_file() else None
 

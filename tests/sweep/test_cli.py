@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from sweep.cli import app
+from sweep.cli import app, settings_path
+from sweep.search import StudyError
 from sweep.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,23 @@ def test_from_log_to_leaderboard(folder: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "runs/small/leaderboard.parquet"), frame)
     assert "5 of 5 trials" in seqsweep(folder, "status", "small").stdout
     assert seqsweep(folder, "top", "small", "--csv").stdout.startswith("rank,trial,state")
+
+
+def test_where_settings_are_read(tmp_path: Path) -> None:
+    """A file, a study by its name or folder, or a pipe, which is how a job gets them."""
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    for name in ("study.toml", "study.journal"):
+        (tmp_path / "runs/mine" / name).touch()
+    (tmp_path / "other.toml").touch()
+    runs, mine = tmp_path / "runs", tmp_path / "runs/mine"
+    own = (mine / "study.toml", mine)
+    assert settings_path("mine", runs) == settings_path(str(mine), runs) == own
+    assert settings_path(str(mine / "study.toml"), runs) == own
+    assert settings_path(str(tmp_path / "other.toml"), runs) == (tmp_path / "other.toml", None)
+    os.mkfifo(tmp_path / "pipe")
+    assert settings_path(str(tmp_path / "pipe"), runs) == (tmp_path / "pipe", None)
+    with pytest.raises(StudyError, match="there is no study 'yours'"):
+        settings_path("yours", runs)
 
 
 @pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGINT])
