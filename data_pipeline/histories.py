@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data_pipeline.build import filtered
 from data_pipeline.config import DataConfig
@@ -31,6 +32,7 @@ from data_pipeline.sources import read_interactions
 from data_pipeline.store import open_log, read_item_ids, read_user_ids
 
 Ints = NDArray[np.int64]
+Times = TypeVar("Times", Ints, Tensor)
 
 # Of a log to recommend for: they choose what is trained on, not who may be recommended something.
 NOT_APPLIED = ("min_user_interactions", "min_item_interactions", "start_time", "end_time", "max_users")
@@ -165,7 +167,7 @@ def known_sequences(
     )
 
 
-def in_unit(time: Ints, unit: TimeUnit | None, wanted: TimeUnit | None) -> Ints:
+def in_unit(time: Times, unit: TimeUnit | None, wanted: TimeUnit | None) -> Times:
     """Times in another unit; as they are where one of the units is not known."""
     if unit is None or wanted is None:
         return time

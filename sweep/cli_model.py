@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,11 +36,6 @@ from sweep.complete import complete_study
 from sweep.console import relative, say, user_errors
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pyarrow as pa
-
-    from data_pipeline.config import DataConfig
     from sweep.evaluate import Evaluation
     from sweep.exported import Exported
 
@@ -90,6 +84,13 @@ def recommend(
     from data_pipeline.histories import read_raw_log
     from sweep.evaluate import data_settings, own_data, own_log
     from sweep.inference import Recommender
+    from sweep.recommend_files import (
+        check_apart,
+        check_output,
+        chosen_users,
+        known_candidates,
+        write_output,
+    )
 
     with user_errors():
         check_output(out)
@@ -99,8 +100,8 @@ def recommend(
         check_apart(out, config)
         started = time.perf_counter()
         raw = read_raw_log(config)
-        wanted = _chosen(users, raw.raw_user_id)
-        items = _candidates(candidates, exported)
+        wanted = chosen_users(users, raw.raw_user_id)
+        items = known_candidates(candidates, exported)
         recommender = Recommender(exported)
         known = recommender.known(raw, wanted)
         ready = time.perf_counter()
@@ -145,6 +146,7 @@ def evaluate(
     cache: Cache = None,
 ) -> None:
     """Measure a trained model as its study did: the same split, ranking and numbers. Nothing is trained."""
+    from data_pipeline.split import silent
     from sweep.evaluate import evaluate as evaluate_model
 
     with user_errors():
@@ -161,7 +163,7 @@ def evaluate(
             k_core=k_core,
             max_users=max_users,
         )
-        outcome = evaluate_model(exported, log, given, cache or CACHE, _silent if as_json else say)
+        outcome = evaluate_model(exported, log, given, cache or CACHE, silent if as_json else say)
         if as_json:
             say(json.dumps(outcome.as_record(), indent=2))
             return
@@ -306,6 +308,7 @@ def export(
 ) -> None:
     """Write a model as ONNX, compared with PyTorch before it is there. Needs the extra `onnx`."""
     from sweep.onnx_export import export_onnx
+    from sweep.recommend_files import check_folder
 
     with user_errors():
         check_folder(onnx, "--onnx")
@@ -325,98 +328,6 @@ def _exported(model: str, runs: Path, device: str | None) -> Exported:
     from sweep.exported import find_model, read_exported
 
     return read_exported(find_model(model, runs), device)
-
-
-def _chosen(path: Path | None, raw_user_id: pa.Array[Any]) -> npt.NDArray[np.bool_] | None:
-    """Which users of the log a file names. Raises DataError where it names none of them."""
-    if path is None:
-        return None
-    import numpy as np
-
-    from data_pipeline.histories import places_among, read_ids
-    from data_pipeline.schema import DataError
-
-    named = read_ids(path)
-    place = places_among(named, raw_user_id)
-    if (place < 0).all():
-        raise DataError(
-            f"{path} must name users of the log, got {named[:3].to_pylist()} and none that is in it"
-        )
-    if (place < 0).any():
-        say(f"{int((place < 0).sum()):,} of {len(named):,} users in {path} are not in the log")
-    chosen_U = np.zeros(len(raw_user_id), np.bool_)
-    chosen_U[place[place >= 0]] = True
-    return chosen_U
-
-
-def _candidates(path: Path | None, exported: Exported) -> pa.Array[Any] | None:
-    """Those of a file that the model knows. Raises DataError where it knows none of them."""
-    if path is None:
-        return None
-    import numpy as np
-
-    from data_pipeline.histories import places_among, read_ids
-    from data_pipeline.schema import DataError
-
-    named = read_ids(path)
-    place = np.unique(places_among(named, exported.item_ids))
-    known = place[place >= 0]
-    if len(known) == 0:
-        raise DataError(
-            f"{path} must name items that the model knows, got {named[:3].to_pylist()} and none that it knows"
-        )
-    unknown = len(named.unique()) - len(known)
-    if unknown:
-        say(f"{unknown:,} of {len(named):,} candidates in {path} are not known to the model")
-    return exported.item_ids.take(known)
-
-
-def check_apart(out: Path, log: DataConfig) -> None:
-    """The log is not written over. Raises UserError."""
-    from data_pipeline.prepare import is_prepared
-    from data_pipeline.recognise import input_files
-    from sweep.errors import UserError
-
-    files = [] if is_prepared(log) else input_files(log)
-    if out.resolve() in {file.resolve() for file in files}:
-        raise UserError(f"--out must be another file than the log, got {out}")
-
-
-def check_output(path: Path) -> None:
-    """Before anything is computed. Raises UserError."""
-    from sweep.errors import UserError
-
-    if path.suffix not in (".parquet", ".csv"):
-        raise UserError(f"--out must end in .parquet or .csv, got {path}")
-    check_folder(path, "--out")
-
-
-def check_folder(path: Path, flag: str) -> None:
-    from sweep.errors import UserError
-
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{flag} must lie in a folder that is there, got {path}: make {path.parent} first")
-    if path.is_dir():
-        raise UserError(f"{flag} must be a file, got {path}, which is a folder")
-
-
-def write_output(table: pa.Table, path: Path) -> None:
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    staging = path.with_name(f".{path.name}.staging")
-    try:
-        if path.suffix == ".csv":
-            pyarrow.csv.write_csv(table, staging)
-        else:
-            pyarrow.parquet.write_table(table, staging)
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-def _silent(message: str) -> None:
-    """For scripts, which read the record alone."""
 
 
 COMMANDS = (train, evaluate, recommend, export)

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from data_pipeline.config import DataConfig
 from data_pipeline.device import DeviceSequences
-from data_pipeline.histories import places_among
+from data_pipeline.histories import in_unit, places_among
 from data_pipeline.history import History, Times
 from data_pipeline.ids import PAD_ITEM_ID
 from data_pipeline.prepare import is_prepared, prepare
-from data_pipeline.schema import UNITS_PER_SECOND, DataError
+from data_pipeline.schema import DataError
 from data_pipeline.split import Targets, silent
 from data_pipeline.store import SequenceLog, open_log, read_item_ids
 from results.metrics import Ranks, compute_metrics
@@ -180,8 +180,8 @@ class MappedScorer:
         self._model_item_V = torch.from_numpy(np.concatenate([[PAD_ITEM_ID], model_item_V])).to(device)
         self._column_N = torch.from_numpy(np.concatenate([model_item_V, others])).to(device)
         self.num_scored = len(self._column_N)
-        clock, unit = exported.config.clock, log.manifest.time_unit
-        self._units = None if clock is None or unit is None else (unit, clock.unit)
+        clock = exported.config.clock
+        self._units = log.manifest.time_unit, None if clock is None else clock.unit
 
     def read(self, history: History) -> Tensor:
         """States of the last known items of each history, as many as the model reads."""
@@ -222,7 +222,4 @@ class MappedScorer:
         )
 
     def _in_unit(self, time: Tensor) -> Tensor:
-        if self._units is None:
-            return time
-        have, want = (UNITS_PER_SECOND[unit] for unit in self._units)
-        return time * (want // have) if want >= have else time // (have // want)
+        return in_unit(time, *self._units)
