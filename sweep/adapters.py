@@ -18,6 +18,8 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from sweep.failures import read_failure
+from sweep.requests import TrialRequest
+from sweep.search import StudyError
 from sweep.study import Study
 
 # Tune goes through all trials of an experiment again and again: a long study is run as several.
@@ -35,7 +37,7 @@ class Experiment:
     study: Study
     concurrency: Callable[[], int]
     on_step: Callable[[], None]
-    trial_numbers: dict[str, int] = field(
+    requests: dict[str, TrialRequest] = field(
         default_factory=dict
     )  # by Tune's id, of those that Tune must bring back
     tune_trials: dict[str, Trial] = field(default_factory=dict)  # the same
@@ -55,8 +57,8 @@ class Experiment:
 
     def _end_settled(self) -> None:
         """End the workers of trials that the study has settled and that did not stop at a report since."""
-        for trial_id, trial_number in self.trial_numbers.items():
-            if trial_number in self.study.live or trial_id not in self.tune_trials:
+        for trial_id, request in self.requests.items():
+            if self.study.runs(request) or trial_id not in self.tune_trials:
                 self._settled_at.pop(trial_id, None)
                 continue
             settled_at = self._settled_at.setdefault(trial_id, time.monotonic())
@@ -80,10 +82,10 @@ class Experiment:
             ray.kill(worker)
 
     def take(self, trial_id: str) -> int | None:
-        """The number of a trial that Tune gives back; None if the study has settled it already."""
+        """The number of a trial that Tune gives back; None if the study has settled or released it."""
         self.tune_trials.pop(trial_id, None)
-        trial_number = self.trial_numbers.pop(trial_id, None)
-        return trial_number if trial_number in self.study.live else None
+        request = self.requests.pop(trial_id, None)
+        return request.trial_number if request is not None and self.study.runs(request) else None
 
     def settle_failed(self, trial: Trial) -> None:
         trial_number = self.take(trial.trial_id)
@@ -115,6 +117,14 @@ class Experiment:
             self.error = self.error or error
 
 
+def nothing_started(study: Study) -> StudyError:
+    """Instead of a loop that would never end."""
+    return StudyError(
+        f"study {study.name!r} has more to train, but nothing of it was started: this is a fault of "
+        "seqsweep. All results are kept; please report it with the study's journal"
+    )
+
+
 class _Adapter:
     def __init__(self, experiment: Experiment) -> None:
         super().__init__()
@@ -136,16 +146,19 @@ class StudySearcher(_Adapter, Searcher):
         experiment, study = self._experiment, self._experiment.study
         if experiment.is_stopping or experiment.num_suggested >= TRIALS_PER_EXPERIMENT:
             return Searcher.FINISHED
-        if len(experiment.trial_numbers) < experiment.concurrency():
+        may_start = len(experiment.requests) < experiment.concurrency()
+        if may_start:
             request = study.ask()
             if request is not None:
                 experiment.num_suggested += 1
-                experiment.trial_numbers[trial_id] = request.trial_number
+                experiment.requests[trial_id] = request
                 return {"request": asdict(request)}
-        if experiment.trial_numbers:
+        if experiment.requests:
             return None  # one of them may come back to be tried again
         if not study.has_more:
             return Searcher.FINISHED
+        if may_start:
+            raise nothing_started(study)
         experiment.step()  # with nothing alive Tune asks once a second, all within one of its own steps
         return None
 
@@ -178,10 +191,11 @@ class StudyScheduler(_Adapter, FIFOScheduler):
 
     def _on_trial_result(self, trial_id: str, result: dict[str, Any]) -> str:
         experiment, study = self._experiment, self._experiment.study
-        trial_number = experiment.trial_numbers.get(trial_id)
-        if trial_number is None or trial_number not in study.live:
+        request = experiment.requests.get(trial_id)
+        if request is None or not study.runs(request):
             experiment.take(trial_id)
             return TrialScheduler.STOP
+        trial_number = request.trial_number
         try:
             report = report_in(result)
         except ValueError as error:

@@ -40,15 +40,14 @@ def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> No
         folder = study_folder(study, runs)
         with Study.read(folder) as opened:
             counts, best, total = opened.counts(), opened.best(), opened.num_trials
-            finalist_runs = opened.finalist_runs()
+            finalist_runs, race = opened.finalist_runs(), opened.race()
         ended = sum(counts[state] for state in ("complete", "pruned", "failed"))
         say(f"study {folder.name}: {ended} of {total} trials ended")
         for state, number in sorted(counts.items()):
             say(f"  {number} {state}")
         if finalist_runs:
-            complete = sum(run.record.state == "complete" for run in finalist_runs)
-            finalists = len({run.finalist_of for run in finalist_runs})
-            say(f"finalists: {finalists}, {complete} of {len(finalist_runs)} trainings complete")
+            num_finalists = len({run.finalist_of for run in finalist_runs})
+            say(f"finalists: {num_finalists}, {race}")
         if best is not None:
             say(f"best: trial {best.trial}, {best.objective:.4f} at epoch {best.best_epoch}")
         holder = read_holder(folder / JOURNAL_NAME)

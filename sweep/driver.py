@@ -29,7 +29,7 @@ from sweep.distributed import LeftOvers, run_trial_on_workers
 from sweep.errors import ConfigError
 from sweep.export import export_winner
 from sweep.files import RAY_FOLDER, BucketPath
-from sweep.finalists import plan, winner
+from sweep.finalists import winner
 from sweep.hparams import typed_configs
 from sweep.mirror import Mirror
 from sweep.nodes import NodeWatch, check_room
@@ -89,7 +89,7 @@ def run_study(
         report = ReportWriter(study, config.folder, view.say)
         publisher = Publisher(study, config.folder, facts, rows, config.trial_files, report)
         publisher.write()
-        if study.has_more or plan_finalists(config, study):
+        if study.has_more:
             (train_trials or search)(config, study, data, publisher, mirror, view)
         if mirror is not None:
             mirror.copy()
@@ -131,6 +131,7 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Pa
         seed=config.seed,
         search=search,
         space=space,
+        finalists=config.finalists,
         enqueue=first_points(config.space, names, log, warm_start)[: search.trials],
         attributes={
             "fingerprint": log.manifest.fingerprint,
@@ -294,19 +295,16 @@ def search(
                 publisher.step()
             view.step(study)
 
-        while study.has_more or plan_finalists(config, study):
-            run_trials(
-                study,
-                functools.partial(
-                    run_trial if context.num_workers == 1 else run_trial_on_workers, context=context
-                ),
-                resources=resources.as_dict(),
-                concurrency=lambda: concurrency(resources, config.hardware.max_concurrent),
-                folder=config.folder,
-                on_step=step,
-            )
-            if study.stopped_because is not None:
-                break
+        run_trials(
+            study,
+            functools.partial(
+                run_trial if context.num_workers == 1 else run_trial_on_workers, context=context
+            ),
+            resources=resources.as_dict(),
+            concurrency=lambda: concurrency(resources, config.hardware.max_concurrent),
+            folder=config.folder,
+            on_step=step,
+        )
         if isinstance(context.folder, BucketPath):
             (context.folder / RAY_FOLDER).remove_all()
 
@@ -330,15 +328,6 @@ def event_files(config: StudyConfig, study: Study) -> Iterator[None]:
     finally:
         study.on_report = None
         writer.close()
-
-
-def plan_finalists(config: StudyConfig, study: Study) -> bool:
-    """Have the study train what is left of its finalists; false if nothing is."""
-    if study.stopped_because is not None:
-        return False
-    to_train = plan(study.records(), study.finalist_runs(), config.finalists)
-    study.set_finalists(to_train, config.finalists.seeds)
-    return study.has_more
 
 
 def place(config: StudyConfig, search: SearchConfig, log: SequenceLog, resources: Resources) -> TrialContext:

@@ -6,7 +6,8 @@ them most of all. A finalist is therefore judged by its repeated trainings alone
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,16 +39,6 @@ class FinalistRun:
     record: TrialRecord
 
 
-def plan(
-    trials: Sequence[TrialRecord], runs: Iterable[FinalistRun], config: FinalistConfig
-) -> list[tuple[int, int]]:
-    """What is still to train: (trial, index of the seed), every finalist's first seed before any second."""
-    there = {(run.finalist_of, run.seed_index) for run in runs}
-    chosen = [record.trial for record in ranked(trials)[: config.count] if record.trial is not None]
-    wanted = [(number, index) for index in range(config.seeds) for number in chosen]
-    return [pair for pair in wanted if pair not in there]
-
-
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Trials with a result, the best first; of equal ones the earlier."""
     ended = [r for r in trials if r.state in ("complete", "pruned") and r.objective is not None]
@@ -55,33 +46,50 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 class Race:
-    """Which finalist can't win any more, whatever its remaining seeds bring within what was seen until now.
+    """The finalists' trainings: which are still wanted, and which finalist can't win any more.
 
-    The most that a finalist can reach: each training that is left is as good as the best of the study. The
-    least: each is as poor as the poorest of any finalist. It has lost when its most is below another's least.
+    All of it follows from the records of trials and trainings, so whoever asks, now or after a kill, gets the
+    same answer. The most that a finalist can reach: each training that is left is as good as the best of the
+    study. The least: each is as poor as the poorest of any finalist. A finalist has lost when its most is
+    below another's least; what is seen later may turn that round.
     """
 
-    def __init__(self, num_seeds: int, ceiling: float) -> None:
-        self._num_seeds = num_seeds
-        self._ceiling = ceiling
-        self._values: defaultdict[int, list[float]] = defaultdict(list)
+    def __init__(
+        self, trials: Sequence[TrialRecord], runs: Sequence[FinalistRun], config: FinalistConfig
+    ) -> None:
+        best = ranked(trials)
+        chosen = [record.trial for record in best[: config.count] if record.trial is not None]
+        begun = {(run.finalist_of, run.seed_index) for run in runs}
+        self._not_begun = [(n, i) for i in range(config.seeds) for n in chosen if (n, i) not in begun]
+        self._running = [run.finalist_of for run in runs if run.record.state == "running"]
+        self._num_ended = len(runs) - len(self._running)
+        self._num_left = Counter([*(number for number, _ in self._not_begun), *self._running])
+        self._values: defaultdict[int, list[float]] = defaultdict(list)  # of trainings that are complete
+        for run in runs:
+            if run.record.state == "complete" and run.record.objective is not None:
+                self._values[run.finalist_of].append(run.record.objective)
+        seen = [record.objective or 0.0 for record in [*best[:1], *(run.record for run in runs)]]
+        self._ceiling = max(seen, default=0.0)
+        self._floor = min((value for values in self._values.values() for value in values), default=0.0)
 
-    def enter(self, finalist_of: int, value: float) -> None:
-        """The result of a training that came to its end."""
-        self._values[finalist_of].append(value)
-        self._ceiling = max(self._ceiling, value)
+    def to_train(self) -> list[tuple[int, int]]:
+        """Trainings to be started: (trial, index of the seed), each finalist's first before any second."""
+        return [pair for pair in self._not_begun if not self.is_lost(pair[0])]
 
     def is_lost(self, finalist_of: int) -> bool:
-        if not self._values:
-            return False
-        floor = min(min(values) for values in self._values.values())
-        most = self._mean_with(finalist_of, self._ceiling)
-        others = [self._mean_with(other, floor) for other in self._values if other != finalist_of]
-        return most < max(others, default=-np.inf)
+        """Whether a finalist that has trainings left can't win any more."""
+        least = [self._mean_with(other, self._floor) for other in self._values if other != finalist_of]
+        return self._mean_with(finalist_of, self._ceiling) < max(least, default=-math.inf)
+
+    def __str__(self) -> str:
+        """`8 of 8 trainings, 1 not needed`."""
+        left = [*self._running, *(number for number, _ in self._not_begun)]
+        num_needed = sum(not self.is_lost(number) for number in left)
+        not_needed = f", {len(left) - num_needed} not needed" if num_needed < len(left) else ""
+        return f"{self._num_ended} of {self._num_ended + num_needed} trainings{not_needed}"
 
     def _mean_with(self, finalist_of: int, rest: float) -> float:
-        values = self._values.get(finalist_of, [])
-        num_left = max(0, self._num_seeds - len(values))
+        values, num_left = self._values.get(finalist_of, []), self._num_left[finalist_of]
         return (sum(values) + num_left * rest) / (len(values) + num_left)
 
 

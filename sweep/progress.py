@@ -80,10 +80,8 @@ class Progress:
             *(f"{number} {state}" for state, number in count.items() if number),
             f"{len(study.live)} running",
         ]
-        runs = study.finalist_runs()
-        if runs:
-            num_ended = sum(run.record.state != "running" for run in runs)
-            parts.append(f"finalists: {num_ended} of {num_ended + study.num_finalists_left} trainings")
+        if study.finalist_runs():
+            parts.append(f"finalists: {study.race()}")
         if best is not None and best.objective is not None:
             parts.append(f"best valid {self._objective} {best.objective:.4f} (trial {best.trial})")
         left = self._seconds_left(study.num_trials, ended) if ended < study.num_trials else None

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from results.schema import Hparam
 from sweep.files import FETCHED
-from sweep.finalists import Race
+from sweep.finalists import FinalistConfig
 from sweep.journal import Journal
 from sweep.layout import JOURNAL_NAME
 from sweep.pruning import FINALIST_OF, family_view, make_pruner
@@ -40,7 +40,7 @@ from sweep.search import (
     rung_table,
 )
 from sweep.seeds import derive_seed, trial_seed
-from sweep.study_reader import StudyReader, is_finalist, open_journal
+from sweep.study_reader import FINALISTS, StudyReader, is_finalist, open_journal
 
 __all__ = ["JOURNAL_NAME", "LiveTrial", "SearchConfig", "Study", "StudyError", "TrialRequest"]
 
@@ -61,8 +61,6 @@ class Study(StudyReader):
         self._environment: int | None = None
         self._live: dict[int, LiveTrial] = {}
         self._waiting: deque[int] = deque()  # started before, run by nobody now
-        self._finalists: deque[tuple[int, int]] = deque()  # (trial, index of the seed), to be started
-        self._race = Race(1, 0.0)
         self._outlook = Outlook()
         self._num_started = 0
         self._any_other_end = False  # than by an error of the code
@@ -92,12 +90,14 @@ class Study(StudyReader):
         seed: int,
         search: SearchConfig,
         space: Space,
+        finalists: FinalistConfig | None = None,
         enqueue: Sequence[Mapping[str, Hparam]] = (),
         attributes: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the study in `folder`, or go on with the one that is there.
 
-        `enqueue` and `attributes` are for a new study; one that is there keeps what it has.
+        `enqueue` and `attributes` are for a new study; one that is there keeps what it has. `finalists` may
+        change; None leaves them as they were, which in a new study is without any.
 
         Raises:
             StudyLockedError: another process writes the study.
@@ -118,6 +118,8 @@ class Study(StudyReader):
             (folder / FETCHED).unlink(missing_ok=True)  # no mere copy from now on
             if found.user_attrs["search"] != search.model_dump(mode="json"):
                 found.set_user_attr("search", search.model_dump(mode="json"))
+            if finalists is not None and found.user_attrs.get(FINALISTS) != finalists.model_dump():
+                found.set_user_attr(FINALISTS, finalists.model_dump())
             return cls(journal, found, space, search)
         except BaseException:
             journal.close()
@@ -144,14 +146,22 @@ class Study(StudyReader):
         """Numbers of the trials that a worker runs now."""
         return frozenset(self._live)
 
+    def runs(self, request: TrialRequest) -> bool:
+        """Whether a worker has this attempt of the trial now: an earlier one has nothing more to say."""
+        live = self._live.get(request.trial_number)
+        return live is not None and live.attempt == request.attempt
+
     def live_trials(self) -> list[LiveTrial]:
         return list(self._live.values())
 
     @property
     def has_more(self) -> bool:
-        """Whether `ask` has something to give."""
+        """Whether `ask` has something to give, or to settle."""
         return self.stopped_because is None and (
-            bool(self._waiting) or self._num_started < self.num_trials or bool(self._finalists)
+            self._next_waiting() is not None
+            or self._num_started < self.num_trials
+            or bool(self._finalists_to_start())
+            or bool(self._waiting and not self._live)
         )
 
     @property
@@ -170,12 +180,6 @@ class Study(StudyReader):
             self.set_attribute("environments", known)
         self._environment = known.index(dict(facts))
 
-    @property
-    def num_finalists_left(self) -> int:
-        """Trainings of finalists that run or are to be started."""
-        live = sum(live.finalist_of is not None for live in self._live.values())
-        return live + len(self._finalists)
-
     def transaction(self) -> AbstractContextManager[None]:
         """All that is recorded inside becomes durable together, or not at all."""
         return self._journal.transaction()
@@ -187,21 +191,26 @@ class Study(StudyReader):
     def ask(self) -> TrialRequest | None:
         """The next trial to run: the interrupted, then the queued, then a new proposal; finalists last."""
         while self.has_more:
-            if self._waiting:
-                return self._hand_out_again(self._waiting.popleft())
+            waiting = self._next_waiting()
+            if waiting is not None:
+                self._waiting.remove(waiting)
+                return self._hand_out_again(waiting)
             if self._num_started < self.num_trials:
                 request = self._propose()
+                if request is not None:
+                    return request
+            elif to_start := self._finalists_to_start():
+                return self._start_finalist(*to_start[0])
             else:
-                request = self._start_finalist(*self._finalists.popleft())
-            if request is not None:
-                return request
+                self._end_race()
         return None
 
     def report(self, trial_number: int, report: Mapping[str, Any]) -> bool:
         """Record an epoch; true if the trial must stop.
 
-        It is settled as pruned then, in the same transaction. A known epoch (the worker went on from an
-        older checkpoint) changes nothing.
+        It is settled as pruned then, in the same transaction. A finalist's training is released instead: it
+        goes on if the race turns round, and is settled when nothing runs that could do that. A known epoch
+        (the worker went on from an older checkpoint) changes nothing.
         """
         live = self._live[trial_number]
         epoch, objective = int(report["epoch"]), float(report["objective"])
@@ -215,8 +224,10 @@ class Study(StudyReader):
             should_prune = self._should_prune(live, epoch, objective) and not report.get("last", False)
             live.objectives[epoch] = objective
             self.device_seconds += _device_seconds([report])
-            if should_prune:
+            if should_prune and live.finalist_of is None:
                 self._settle(live.trial, TrialState.PRUNED)
+        if should_prune and live.finalist_of is not None:
+            self.release(trial_number)
         if self.on_report is not None:
             self.on_report(live, report)
         return should_prune
@@ -231,8 +242,6 @@ class Study(StudyReader):
                 live.trial.set_user_attr("summary", dict(summary))
             values = objective_values(reports_in(live.trial.user_attrs), self.search.objectives)
             self._settle(live.trial, TrialState.COMPLETE, values)
-        if live.finalist_of is not None:
-            self._race.enter(live.finalist_of, values[0])
 
     def pruned(self, trial_number: int, reason: str) -> None:
         """Stop a trial, not for its values: `stopped_by_user`, `time_limit`."""
@@ -323,23 +332,35 @@ class Study(StudyReader):
             return
         if trial.state.is_finished():
             raise StudyError(f"trial {trial_number} has ended, it is {STATES[trial.state]}")
-        storage = self._study._storage
         with self._journal.transaction():
-            storage.set_trial_user_attr(trial._trial_id, "stopped_because", "stopped_by_user")
-            storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
+            self._study._storage.set_trial_user_attr(trial._trial_id, "stopped_because", "stopped_by_user")
+            self._settle_unheld(trial)
         if trial_number in self._waiting:
             self._waiting.remove(trial_number)
         else:
             self._num_started += 1
 
-    def set_finalists(self, to_train: Sequence[tuple[int, int]], num_seeds: int) -> None:
-        """Train these (trial, index of the seed) when the search has no more to give."""
-        self._finalists = deque(to_train)
-        best = self.best()
-        self._race = Race(num_seeds, 0.0 if best is None or best.objective is None else best.objective)
-        for run in self.finalist_runs():
-            if run.record.state == "complete" and run.record.objective is not None:
-                self._race.enter(run.finalist_of, run.record.objective)
+    def _finalists_to_start(self) -> list[tuple[int, int]]:
+        """(trial, index of the seed); none before all trials of the search have ended."""
+        return self.race().to_train() if self.search_has_ended else []
+
+    def _next_waiting(self) -> int | None:
+        """All but finalists' trainings that could change nothing now."""
+        if not self._waiting:
+            return None
+        race = self.race()
+        for number in self._waiting:
+            finalist_of = self.finalist_of(number)
+            if finalist_of is None or not race.is_lost(finalist_of):
+                return number
+        return None
+
+    def _end_race(self) -> None:
+        """Nothing runs that could turn it round: what waits has lost for good."""
+        with self._journal.transaction():
+            for number in self._waiting:
+                self._settle_unheld(self._trials()[number])
+        self._waiting.clear()
 
     def _propose(self) -> TrialRequest | None:
         """None if the space failed; the trial is settled then."""
@@ -369,10 +390,7 @@ class Study(StudyReader):
         running = [n for n in (*self._live, *self._waiting) if not is_finalist(trials[n])]
         return [trials[number] for number in sorted({*self._outlook.numbers(), *running})]
 
-    def _start_finalist(self, finalist_of: int, seed_index: int) -> TrialRequest | None:
-        """None if it can't win any more."""
-        if self._race.is_lost(finalist_of):
-            return None
+    def _start_finalist(self, finalist_of: int, seed_index: int) -> TrialRequest:
         with self._journal.transaction():
             number = self._copy(
                 self.trial(finalist_of), TrialState.RUNNING, finalist_of=finalist_of, seed_index=seed_index
@@ -428,7 +446,7 @@ class Study(StudyReader):
 
     def _should_prune(self, live: LiveTrial, epoch: int, objective: float) -> bool:
         if live.finalist_of is not None:
-            return self._race.is_lost(live.finalist_of)
+            return self.race().is_lost(live.finalist_of)
         if self.search.pruner == "none":
             return False
         if self.search.pruner == "asha":
@@ -457,6 +475,11 @@ class Study(StudyReader):
         if FINALIST_OF not in trial.user_attrs:
             self._outlook.enter(trial.number, _value(state, values))
         self._live.pop(trial.number, None)
+
+    def _settle_unheld(self, trial: FrozenTrial) -> None:
+        """As pruned, a trial that nobody runs."""
+        self.num_turns += 1
+        self._study._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
 
 
 def _value(state: TrialState, values: Sequence[float] | None) -> float | None:

@@ -11,12 +11,14 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial
 
 from results.schema import EpochRecord, State, TrialRecord
-from sweep.finalists import FinalistRun, ranked
+from sweep.finalists import FinalistConfig, FinalistRun, Race, ranked
 from sweep.journal import Journal
 from sweep.layout import JOURNAL_NAME
 from sweep.pruning import FINALIST_OF
 from sweep.records import STATES, epoch_records, trial_record
 from sweep.search import SearchConfig, StudyError, find_study
+
+FINALISTS = "finalists"  # attribute of a study: its FinalistConfig
 
 
 class StudyReader:
@@ -83,6 +85,18 @@ class StudyReader:
             for trial in self._trials()
             if is_finalist(trial)
         ]
+
+    @property
+    def search_has_ended(self) -> bool:
+        """Whether all trials have: only then the finalists are known."""
+        counts = self.counts()
+        num_ended = counts["complete"] + counts["pruned"] + counts["failed"]
+        return num_ended >= self.num_trials and not counts["running"]
+
+    def race(self) -> Race:
+        """The finalists' as it stands; none is chosen in studies that don't say how many there are."""
+        config = FinalistConfig(**self.attributes.get(FINALISTS, {"count": 0}))
+        return Race(self.records(), self.finalist_runs(), config)
 
     def finalist_of(self, trial_number: int) -> int | None:
         """Whose hparams a finalist's training has; None for a trial of the search."""

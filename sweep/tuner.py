@@ -21,7 +21,14 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 
-from sweep.adapters import Experiment, StudyCallback, StudyScheduler, StudySearcher, StudyStopper
+from sweep.adapters import (
+    Experiment,
+    StudyCallback,
+    StudyScheduler,
+    StudySearcher,
+    StudyStopper,
+    nothing_started,
+)
 from sweep.errors import UserError
 from sweep.files import RAY_FOLDER
 from sweep.study import Study
@@ -65,7 +72,10 @@ def run_trials(
     ray_folder = folder.absolute() / RAY_FOLDER
     try:
         while study.has_more:
-            _run_experiment(Experiment(study, concurrency, on_step), trainable, resources, ray_folder)
+            experiment = Experiment(study, concurrency, on_step)
+            _run_experiment(experiment, trainable, resources, ray_folder)
+            if experiment.num_suggested == 0 and study.has_more:
+                raise nothing_started(study)
     finally:
         for trial_number in study.live:
             study.release(trial_number)

@@ -4,7 +4,7 @@ import pytest
 from results.metrics import METRICS, Ranks
 from results.schema import State, TrialRecord
 from sweep import finalists
-from sweep.finalists import FinalistConfig, FinalistRun, Race, plan, spread_columns, spreads, winner
+from sweep.finalists import FinalistConfig, FinalistRun, Race, spread_columns, spreads, winner
 
 
 def trial(number: int, objective: float | None, state: State = "complete") -> TrialRecord:
@@ -27,12 +27,16 @@ TRIALS = [
 ]
 
 
+def race(runs: list[FinalistRun], trials: list[TrialRecord] = TRIALS, **config: int) -> Race:
+    return Race(trials, runs, FinalistConfig(**config))
+
+
 def test_the_best_are_trained_again_seed_by_seed() -> None:
     """Pruned trials too, failed ones never; of equal ones the earlier first."""
-    assert plan(TRIALS, [], FinalistConfig(count=2, seeds=2)) == [(1, 0), (4, 0), (1, 1), (4, 1)]
+    assert race([], count=2, seeds=2).to_train() == [(1, 0), (4, 0), (1, 1), (4, 1)]
     there = [run(1, 0, 6, 0.35), run(4, 0, 7, 0.38, "running")]
-    assert plan(TRIALS, there, FinalistConfig(count=3, seeds=2)) == [(3, 0), (1, 1), (4, 1), (3, 1)]
-    assert plan(TRIALS, [], FinalistConfig(count=0)) == []
+    assert race(there, count=3, seeds=2).to_train() == [(3, 0), (1, 1), (4, 1), (3, 1)]
+    assert race([], count=0).to_train() == []
 
 
 def test_the_best_mean_wins_not_the_best_training() -> None:
@@ -62,26 +66,32 @@ def test_a_training_that_was_stopped_from_outside_does_not_cost_its_finalist_the
 
 
 def test_a_race_is_lost_when_the_most_is_below_anothers_least() -> None:
-    race = Race(num_seeds=3, ceiling=0.50)
-    assert not race.is_lost(1)
-    race.enter(1, 0.40)
-    race.enter(2, 0.20)
+    trials = [trial(1, 0.50), trial(2, 0.45), trial(3, 0.44)]
+    runs: list[FinalistRun] = []
+    assert not race(runs, trials).is_lost(1)
+    runs += [run(1, 0, 4, 0.40), run(2, 0, 5, 0.20)]
     # 2 may still reach (.2 + .5 + .5) / 3 = .4; 1 is sure of (.4 + .2 + .2) / 3 = .267 only.
-    assert not race.is_lost(2)
-    race.enter(1, 0.48)
-    race.enter(1, 0.47)  # mean .45
-    assert race.is_lost(2) and not race.is_lost(1)
-    assert not race.is_lost(3)  # three times .50 would do
+    assert not race(runs, trials).is_lost(2)
+    runs += [run(1, 1, 6, 0.48), run(1, 2, 7, 0.47)]  # mean .45
+    now = race(runs, trials)
+    assert now.is_lost(2) and not now.is_lost(3)  # three times .50 would do
+    assert now.to_train() == [(3, 0), (3, 1), (3, 2)] and str(now) == "4 of 7 trainings, 2 not needed"
 
 
 def test_a_better_training_raises_what_is_thought_possible() -> None:
-    race = Race(num_seeds=2, ceiling=0.1)
-    race.enter(1, 0.4)
-    race.enter(1, 0.4)
-    race.enter(2, 0.1)
-    assert race.is_lost(2)  # (.1 + .4) / 2 = .25
-    race.enter(3, 0.8)
-    assert not race.is_lost(2)  # (.1 + .8) / 2 = .45
+    trials = [trial(1, 0.3), trial(2, 0.2), trial(3, 0.1)]
+    runs = [run(1, 0, 4, 0.4), run(1, 1, 5, 0.4), run(2, 0, 6, 0.1), run(2, 1, 7, 0.1, "running")]
+    assert race(runs, trials, seeds=2).is_lost(2)  # (.1 + .4) / 2 = .25
+    runs.append(run(3, 0, 8, 0.8, "running"))  # what a training has reached on its way counts already
+    assert not race(runs, trials, seeds=2).is_lost(2)  # (.1 + .8) / 2 = .45
+
+
+def test_a_failed_training_is_none_that_is_left() -> None:
+    trials = [trial(1, 0.5), trial(2, 0.4)]
+    runs = [run(1, 0, 3, 0.4), run(1, 1, 4, 0.1, "failed"), run(2, 0, 5, 0.35)]
+    assert not race(runs, trials, count=2, seeds=2).is_lost(2)  # (.35 + .5) / 2 is above .4
+    runs[2] = run(2, 0, 5, 0.25)
+    assert race(runs, trials, count=2, seeds=2).is_lost(2)  # .375 is below .4, which is sure
 
 
 def ranks(better: list[int]) -> Ranks:

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from results.schema import Hparam
 from sweep.files import FETCHED
+from sweep.finalists import FinalistConfig
 from sweep.journal import Journal, StudyLockedError
 from sweep.search import USUAL_BATCH_SIZE
 from sweep.seeds import derive_seed, trial_seed
@@ -566,24 +567,30 @@ def test_the_batch_size_that_is_halved_where_none_is_given() -> None:
 
 
 def finish(study: Study, objective: float) -> TrialRequest:
-    request = asked(study)
+    return finish_request(study, asked(study), objective)
+
+
+def finish_request(study: Study, request: TrialRequest, objective: float) -> TrialRequest:
     study.report(request.trial_number, report(1, objective))
     study.complete(request.trial_number)
     return request
 
 
 def test_finalists_are_trained_when_the_search_is_done_and_counted_apart(tmp_path: Path) -> None:
-    with open_study(tmp_path, space=one_family, trials=3, pruner="none") as study:
-        for objective in (0.1, 0.3, 0.2):
-            finish(study, objective)
-        assert not study.has_more
-        study.set_finalists([(1, 0), (2, 0), (1, 1)], num_seeds=2)
-        assert study.num_finalists_left == 3
+    finalists = FinalistConfig(count=2, seeds=2)
+    with open_study(tmp_path, space=one_family, trials=3, pruner="none", finalists=finalists) as study:
+        finish(study, 0.1)
+        second, third = asked(study), asked(study)
+        finish_request(study, second, 0.3)
+        assert not study.has_more and study.ask() is None  # the third may still be among the best
+        finish_request(study, third, 0.2)
+        assert str(study.race()) == "0 of 4 trainings"
         first = finish(study, 0.25)
         assert first.trial_number == 3 and first.is_finalist
         assert first.hparams == study.record(1).hparams
         assert first.seed not in (trial_seed(1, 1), trial_seed(1, 2))
         assert asked(study).trial_number == 4
+        assert str(study.race()) == "1 of 4 trainings"
     with open_study(tmp_path, space=one_family, trials=3, pruner="none") as study:
         assert study.counts() == {"complete": 3} and [r.trial for r in study.records()] == [0, 1, 2]
         runs = study.finalist_runs()
@@ -593,23 +600,24 @@ def test_finalists_are_trained_when_the_search_is_done_and_counted_apart(tmp_pat
         ]
         adopted = asked(study)  # under its own number, with what it is
         assert (adopted.trial_number, adopted.attempt, adopted.is_finalist) == (4, 2, True)
-        assert study.num_trials == 3 and not study.has_more
+        assert study.num_trials == 3
         best = study.best()
         assert best is not None and best.trial == 1
         assert [e.trial for e in study.epoch_records()] == [0, 1, 2, 3]
 
 
 def test_a_finalist_that_can_not_win_is_stopped_and_its_other_seeds_are_not_begun(tmp_path: Path) -> None:
-    with open_study(tmp_path, space=one_family, trials=2, pruner="none") as study:
+    finalists = FinalistConfig(count=2, seeds=3)
+    with open_study(tmp_path, space=one_family, trials=2, pruner="none", finalists=finalists) as study:
         finish(study, 0.5), finish(study, 0.5)
-        study.set_finalists([(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)], num_seeds=3)
         for objective in (0.5, 0.1, 0.49):
             finish(study, objective)
         running = asked(study)  # seed 1 of trial 1, which may still reach (.1 + .5 + .5) / 3
         assert study.finalist_of(running.trial_number) == 1
         finish(study, 0.48)  # now trial 0 has .49
         assert study.report(running.trial_number, report(1, 0.2)) is True
-        assert study.ask() is None
+        assert study.ask() is None and not study.has_more
+        assert str(study.race()) == "5 of 5 trainings, 1 not needed"
         states = [(r.finalist_of, r.record.state) for r in study.finalist_runs()]
         assert states.count((0, "complete")) == 3 and states[-2:] == [(1, "pruned"), (0, "complete")]
         assert len(states) == 5
@@ -617,10 +625,12 @@ def test_a_finalist_that_can_not_win_is_stopped_and_its_other_seeds_are_not_begu
 
 def test_a_study_that_grew_goes_on_after_its_finalists(tmp_path: Path) -> None:
     """They are no evidence for the sampler or the rungs: a finalist's value counts nowhere."""
-    with open_study(tmp_path, space=one_family, trials=2, grace_epochs=1, reduction_factor=2) as study:
+    finalists = FinalistConfig(count=1, seeds=1)
+    with open_study(
+        tmp_path, space=one_family, trials=2, grace_epochs=1, reduction_factor=2, finalists=finalists
+    ) as study:
         finish(study, 0.1), finish(study, 0.2)
-        study.set_finalists([(1, 0)], num_seeds=1)
-        finish(study, 0.9)
+        assert finish(study, 0.9).is_finalist
     with open_study(tmp_path, space=one_family, trials=3, grace_epochs=1, reduction_factor=2) as study:
         request = asked(study)
         assert (request.trial_number, request.is_finalist) == (3, False)

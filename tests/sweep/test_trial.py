@@ -25,6 +25,7 @@ from sweep import trial
 from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
 from sweep.failures import classify
+from sweep.finalists import FinalistConfig
 from sweep.hparams import typed_configs
 from sweep.ranks import ranks_path, read_ranks
 from sweep.study import SearchConfig, Study
@@ -259,21 +260,20 @@ def test_out_of_memory_and_a_late_kill_on_ray(context: TrialContext) -> None:
     folder = context.folder
     assert isinstance(folder, Path)
     with Study.open(
-        folder, name="s", seed=1, search=SearchConfig(trials=1, pruner="none"), space=one_point
+        folder,
+        name="s",
+        seed=1,
+        search=SearchConfig(trials=1, pruner="none"),
+        finalists=FinalistConfig(count=1, seeds=1),
+        space=one_point,
     ) as study:
-
-        def run() -> None:
-            run_trials(
-                study, faulty(context), resources={"CPU": 1}, concurrency=lambda: 1,
-                folder=folder, on_step=lambda: None,
-            )  # fmt: skip
-
-        run()
+        run_trials(
+            study, faulty(context), resources={"CPU": 1}, concurrency=lambda: 1,
+            folder=folder, on_step=lambda: None,
+        )  # fmt: skip
         (record,) = study.records()
         assert (record.state, record.epochs, record.attempts) == ("complete", 4, 2)
         assert study.trial(0).user_attrs["micro_batch_size"] == 4
-        study.set_finalists([(0, 0)], num_seeds=1)
-        run()
         (finalist,) = study.finalist_runs()
         assert (finalist.record.state, finalist.record.epochs, finalist.record.attempts) == ("complete", 4, 2)
         ranks = read_ranks(ranks_path(context.folder, 1))

@@ -14,6 +14,8 @@ from ray import tune
 
 from results.schema import Hparam
 from sweep import adapters, tuner
+from sweep.finalists import FinalistConfig
+from sweep.search import StudyError
 from sweep.study import SearchConfig, Study
 from sweep.tuner import Trainable, run_trials
 
@@ -59,9 +61,13 @@ def attempts(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]
 
 
-def open_study(folder: Path, *points: dict[str, Hparam], **search: Any) -> Study:
+def open_study(
+    folder: Path, *points: dict[str, Hparam], finalists: FinalistConfig | None = None, **search: Any
+) -> Study:
     settings = SearchConfig(**{"trials": 4, "pruner": "none", **search})
-    return Study.open(folder, name="s", seed=1, search=settings, space=space, enqueue=points)
+    return Study.open(
+        folder, name="s", seed=1, search=settings, space=space, finalists=finalists, enqueue=points
+    )
 
 
 def nothing() -> None:
@@ -266,13 +272,25 @@ def test_the_worker_of_a_trial_that_hangs_is_ended_once_the_study_has_settled_it
 
 
 def test_finalists_run_when_the_search_is_done(tmp_path: Path) -> None:
-    with open_study(tmp_path, trials=2) as study:
-        run(study, toy(tmp_path), tmp_path)
-        study.set_finalists([(0, 0), (0, 1)], num_seeds=2)
+    with open_study(tmp_path, trials=2, finalists=FinalistConfig(count=1, seeds=2)) as study:
         run(study, toy(tmp_path), tmp_path)
         assert [r.record.state for r in study.finalist_runs()] == ["complete", "complete"]
     assert [a["is_finalist"] for a in attempts(tmp_path)] == [False, False, True, True]
     assert len({a["seed"] for a in attempts(tmp_path)}) == 4
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["experiment", "loop"])
+def test_more_that_nothing_is_started_of_is_an_error_not_a_loop(
+    within: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_study(tmp_path, trials=1) as study:
+        run(study, toy(tmp_path), tmp_path)
+        monkeypatch.setattr(Study, "ask", lambda _: None)
+        # Asked at the head of the loop, then within the experiment, then behind it.
+        answers = iter([True, within])
+        monkeypatch.setattr(Study, "has_more", property(lambda _: next(answers, True)))
+        with pytest.raises(StudyError, match="has more to train, but nothing of it was started"):
+            run(study, toy(tmp_path), tmp_path)
 
 
 def test_concurrency_is_asked_for_again_and_again(tmp_path: Path) -> None:
