@@ -257,7 +257,11 @@ def run_plain(arguments: argparse.Namespace) -> None:
     num_users = len(log["offset_U"]) - 1
     grace_epochs = min(suggest_grace(num_users, arguments.max_epochs), arguments.max_epochs)
     first, *_ = points_to_enqueue(
-        KNOWN_GOOD, {"sasrec": {"loss": "ce"}}, num_users=num_users, num_items=int(log["item_id"].max())
+        KNOWN_GOOD,
+        {"sasrec": {"loss": "ce"}},
+        num_users=num_users,
+        num_items=int(log["item_id"].max()),
+        num_interactions=len(log["item_id"]),
     )
     trainable = tune.with_parameters(
         train_textbook,

@@ -51,7 +51,7 @@ class TrainBatch:
     length_B: Ints
     num_targets_B: Ints  # 1 or more
     # Of its mean loss: its targets by those of an average batch, so that each target of an epoch counts the
-    # same. Batches of one length alone would give one of a short sequence several times as much.
+    # same. It is near 1 where batches are cut by targets.
     weight: float = 1.0
 
     def padded(self, width: int, num_targets: int) -> "TrainBatch":
@@ -143,6 +143,9 @@ def _part_of_history(history: History, rows: slice, width: int) -> History:
 class TrainBatches:
     """Shuffled batches of each user's training part, a new order (and, if asked, new windows) an epoch.
 
+    Batches of a chunk are neighbours by length, with about as many targets each (`equal="targets"`, so that
+    each step of Adam is made of as much evidence, whatever the length), or as many sequences.
+
     `window="last"` takes each user's last `max_len` pairs, as the papers do; "random" a random stretch of
     that length, so that over the epochs all of a long history is learned from.
     """
@@ -156,6 +159,7 @@ class TrainBatches:
         window: Window,
         task: Task = NextItem(),
         with_times: bool = False,
+        equal: Literal["targets", "sequences"] = "targets",
     ) -> None:
         self._sequences = sequences
         self._max_len = max_len
@@ -163,18 +167,20 @@ class TrainBatches:
         self._window = window
         self._task = task
         self._with_times = with_times
+        self._equal = equal
         begin_U = sequences.offset_U[:-1]
         self._user_U = np.flatnonzero(sequences.train_end_U - begin_U >= 2)  # a pair: an item and its next
         self._begin_U = begin_U[self._user_U]
         self._length_U = sequences.train_end_U[self._user_U] - self._begin_U
-        self._mean_targets = float(self._expected_targets().sum()) / max(1, len(self))
+        window_U = np.minimum(self._length_U, max_len + 1)
+        self._mean_targets = float(self._targets(window_U).sum()) / max(1, len(self))
 
     def __len__(self) -> int:
         return -(-len(self._user_U) // self._batch_size)
 
-    def _expected_targets(self) -> npt.NDArray[np.float64]:
-        """Of each user: its own, or for masked items their mean."""
-        length_U: npt.NDArray[np.float64] = np.minimum(self._length_U, self._max_len + 1).astype(np.float64)
+    def _targets(self, window_U: Ints) -> npt.NDArray[np.float64]:
+        """Of windows of these lengths: their own, or for masked items their mean."""
+        length_U = window_U.astype(np.float64)
         if isinstance(self._task, NextItem):
             length_U -= 1
             return length_U
@@ -193,8 +199,7 @@ class TrainBatches:
             skipped_U = spare_U if self._window == "last" else generator.integers(0, spare_U + 1)
             begin_U = self._begin_U[chunk_U] + skipped_U
             by_length_U = np.argsort(length_U, kind="stable")
-            cuts = np.arange(self._batch_size, len(chunk_U), self._batch_size)
-            groups = np.split(by_length_U, cuts)
+            groups = np.split(by_length_U, self._cuts(length_U[by_length_U]))
             for number in generator.permutation(len(groups)):
                 row_B = groups[number]
                 user_B = self._user_U[chunk_U[row_B]]
@@ -202,6 +207,15 @@ class TrainBatches:
                     yield self._masked(self._task, user_B, begin_U[row_B], length_U[row_B], generator)
                 else:
                     yield self._next(user_B, begin_U[row_B], length_U[row_B])
+
+    def _cuts(self, length_U: Ints) -> Ints:
+        """Where a chunk, shortest first, is cut into batches."""
+        if self._equal == "sequences":
+            return np.arange(self._batch_size, len(length_U), self._batch_size)
+        total_U = np.cumsum(self._targets(length_U))
+        share_N = np.arange(1, -(-len(length_U) // self._batch_size)) / -(-len(length_U) // self._batch_size)
+        cuts = np.unique(np.searchsorted(total_U, total_U[-1] * share_N, side="right"))
+        return cuts[cuts > 0]
 
     def _next(self, user_B: Ints, begin_B: Ints, length_B: Ints) -> TrainBatch:
         sequence = self._sequences.window(begin_B, length_B)

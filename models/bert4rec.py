@@ -13,7 +13,6 @@ from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
 from models.attention import BidirectionalSelfAttention
 from models.interface import AttentionConfig, SequenceModel
 from models.layers import (
-    ITEM_STD,
     LAYER_NORM_EPS,
     ItemTable,
     drop,
@@ -26,7 +25,7 @@ from models.layers import (
 class BERT4RecConfig(AttentionConfig):
     num_heads: PositiveInt = 2
     ffn_multiplier: PositiveInt = 4
-    position_std: float = Field(default=0.15, ge=0)  # SASRec's
+    position_std: float = Field(default=0.02, ge=0)
     mask_probability: float = Field(default=0.2, gt=0, lt=1)  # of an item; .2 on ML-1M, .6 on Beauty (4.4)
     mask_last_share: float = Field(default=0.1, ge=0, le=1)  # of sequences: their last item alone is masked
 
@@ -51,8 +50,8 @@ class BERT4Rec(SequenceModel):
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_blocks))
         self.head = nn.Linear(width, width)
         self.head_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        initialise(self)
-        nn.init.normal_(self.mask_vector, std=ITEM_STD)
+        initialise(self, config)
+        nn.init.normal_(self.mask_vector, std=config.item_std)
         nn.init.normal_(self.position_embedding.weight[1:], std=config.position_std)
 
     def encode(self, history: History) -> Tensor:

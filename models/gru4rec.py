@@ -44,7 +44,7 @@ class GRU4Rec(SequenceModel):
             for layer in range(config.num_layers)
         )
         self.output = nn.Linear(config.gru_dim, config.hidden_dim)
-        initialise(self)
+        initialise(self, config)
         for layer in self.layers:
             _initialise_gates(layer)
 

@@ -28,7 +28,7 @@ POINTWISE_NORM_EPS = 1e-6  # of the published code; sums of few, small weights a
 
 
 class HSTUConfig(AttentionConfig):
-    position_std: float = Field(default=0.15, ge=0)  # SASRec's
+    position_std: float = Field(default=0.02, ge=0)
     time_buckets: PositiveInt = 128  # beyond e^(.301 * 128) units all spans are one
     target_time: bool = False  # see HSTU
 
@@ -51,7 +51,7 @@ class HSTU(SequenceModel):
         self.position_embedding = nn.Embedding(config.max_len + 1, config.hidden_dim, padding_idx=0)
         self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.num_blocks))
         self.last_norm = nn.LayerNorm(config.hidden_dim, eps=LAYER_NORM_EPS)
-        initialise(self)
+        initialise(self, config)
         nn.init.normal_(self.position_embedding.weight[1:], std=config.position_std)
 
     def encode(self, history: History) -> Tensor:

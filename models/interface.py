@@ -1,9 +1,9 @@
 """What training, ranking and export ask of a model."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from data_pipeline.history import History
@@ -17,6 +17,8 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_len: PositiveInt = 50  # longest history the model reads, in items
+    init: Literal["normal", "xavier"] = "normal"  # of linear maps: normal with LINEAR_STD, or Xavier-normal
+    item_std: PositiveFloat = 0.02  # of item embeddings at the start
 
 
 class AttentionConfig(ModelConfig):

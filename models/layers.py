@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_pipeline.ids import PAD_ITEM_ID
+from models.interface import ModelConfig
 
-ITEM_STD = 0.03  # of item embeddings at the start, whatever the catalogue
+LINEAR_STD = 0.02  # of linear maps at the start: BERT's, and so RecBole's and most references'
 LAYER_NORM_EPS = 1e-8  # of the references; torch's default 1e-5 moves the golden values
 
 
@@ -29,10 +30,8 @@ class PackedLinear(nn.Linear):
     def __init__(self, width: int, num_parts: int) -> None:
         super().__init__(width, num_parts * width)
 
-    def reset_parameters(self) -> None:
-        for matrix in self.weight.detach().chunk(self.out_features // self.in_features):
-            nn.init.xavier_normal_(matrix)
-        nn.init.zeros_(self.bias)
+    def parts(self) -> tuple[Tensor, ...]:
+        return self.weight.detach().chunk(self.out_features // self.in_features)
 
 
 class FeedForward(nn.Module):
@@ -104,25 +103,36 @@ def window_positions(length_B: Tensor, max_len: int, width_L: int) -> Tensor:
     return row_BL.masked_fill(place_L >= length_B[:, None], 0)
 
 
-def initialise(module: nn.Module) -> None:
-    """Xavier-normal matrices, zero biases, zero padding row (the references' choice, made uniform).
+def initialise(module: nn.Module, config: ModelConfig) -> None:
+    """Zero biases and padding rows; the rest by `config.init`.
 
-    But items are normal with `ITEM_STD`: of a large table Xavier makes a small one, that takes thousands of
-    steps to grow (docs/decisions.md).
+    `normal`: all matrices and tables with a standard deviation of .02, as in BERT. `xavier`: Xavier-normal,
+    as in SASRec.pytorch. Items are normal with `config.item_std` either way: of a large table Xavier makes a
+    small one, that takes thousands of steps to grow (docs/decisions.md).
     """
     for parameter in module.parameters():
         if parameter.dim() > 1:
-            nn.init.xavier_normal_(parameter)
+            _initialise_matrix(parameter, config)
     for child in module.modules():
         if isinstance(child, nn.Linear) and child.bias is not None:
             nn.init.zeros_(child.bias)
+        if isinstance(child, PackedLinear):
+            for matrix in child.parts():
+                _initialise_matrix(matrix, config)
         if isinstance(child, ItemTable):
-            nn.init.normal_(child.weight, std=ITEM_STD)
+            nn.init.normal_(child.weight, std=config.item_std)
         if isinstance(child, nn.Embedding) and child.padding_idx is not None:
             with torch.no_grad():
                 child.weight[child.padding_idx].zero_()
-        if isinstance(child, SelfInitialised | PackedLinear):
+        if isinstance(child, SelfInitialised):
             child.reset_parameters()
+
+
+def _initialise_matrix(matrix: Tensor, config: ModelConfig) -> None:
+    if config.init == "normal":
+        nn.init.normal_(matrix, std=LINEAR_STD)
+    else:
+        nn.init.xavier_normal_(matrix)
 
 
 def embedding_scale(width: int) -> float:

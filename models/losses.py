@@ -7,13 +7,18 @@ Shapes: T positions with a target, N negatives, V items + padding, D width.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+Ints = npt.NDArray[np.int64]
 
 MAX_NEGATIVE_ELEMENTS = 2**26  # numbers kept for a sampled loss's backward pass at a time: 256 MiB
 TILE = 2**17  # numbers gathered at a time by a thread of a CPU: they stay in its cache
@@ -258,6 +263,29 @@ def _tiles(item_id_TM: Tensor, item_VD: Tensor) -> Iterator[slice]:
         yield slice(begin, begin + size)
 
 
+@dataclass(frozen=True)
+class Excluded:
+    """Of each position items that must not count, beside its target: a stretch of `column_S`.
+
+    Kept by user, so that nothing of size (T, V) is made.
+    """
+
+    column_S: Tensor  # int64, item_id - 1
+    begin_T: Ints  # on the CPU, as what is written at a time must be known there
+    count_T: Ints
+
+    def at(self, positions: slice) -> "Excluded":
+        return Excluded(self.column_S, self.begin_T[positions], self.count_T[positions])
+
+    def fill_(self, logit_TV: Tensor) -> None:
+        """Minus infinity in their columns. Neighbouring positions of one user are filled together."""
+        cuts = np.flatnonzero(np.diff(self.begin_T, prepend=-1, append=-1))
+        for begin, end in pairwise(cuts.tolist()):
+            first = int(self.begin_T[begin])
+            column_S = self.column_S[first : first + int(self.count_T[begin])]
+            logit_TV[begin:end].index_fill_(1, column_S, -torch.inf)
+
+
 def ce(
     state_TD: Tensor,
     item_VD: Tensor,
@@ -265,10 +293,12 @@ def ce(
     max_logits: int = 2**22,
     *,
     weight_T: Tensor | None = None,
+    excluded: Excluded | None = None,
 ) -> Tensor:
     """Mean cross-entropy over the whole catalogue, a scalar; `item_VD` without the padding row.
 
-    With `weight_T` the sum of the losses times their weights.
+    With `weight_T` the sum of the losses times their weights. Items that are `excluded` are in no sum, unless
+    they are the target.
 
     At most about `max_logits` scores exist at a time: positions are taken in chunks, and the gradients are
     formed in the forward pass, while a chunk's scores are at hand, so that nothing of size (T, V) is kept.
@@ -276,15 +306,19 @@ def ce(
     """
     if weight_T is None:
         weight_T = state_TD.new_full((), 1 / max(len(state_TD), 1)).expand(len(state_TD))
-    loss: Tensor = _ChunkedCrossEntropy.apply(state_TD, item_VD, target_T, weight_T, max_logits)  # type: ignore[no-untyped-call]
+    loss: Tensor = _ChunkedCrossEntropy.apply(state_TD, item_VD, target_T, weight_T, max_logits, excluded)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Softmax cross-entropy with the output matrix inside: d/ds = weight (softmax - onehot)."""
+    """Softmax cross-entropy with the output matrix inside: d/ds = weight (softmax - onehot).
+
+    A chunk's scores s are written over by e = exp(s - max), from which the target's share is taken; weight
+    and 1 / sum(e) are left to the sides of the products, which are D wide, not V.
+    """
 
     @staticmethod
-    def forward(ctx, state_TD, item_VD, target_T, weight_T, max_logits):  # type: ignore[no-untyped-def]
+    def forward(ctx, state_TD, item_VD, target_T, weight_T, max_logits, excluded):  # type: ignore[no-untyped-def]
         device = state_TD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else state_TD.dtype
         state, item = state_TD.to(dtype), item_VD.to(dtype)
@@ -297,17 +331,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 part = slice(begin, begin + chunk)
                 logit = (state[part] @ item.T).to(total.dtype)
                 target, weight = target_T[part, None], weight_T[part, None]
-                log_sum = torch.logsumexp(logit, dim=1, keepdim=True)
-                total += ((log_sum - logit.gather(1, target)) * weight).sum()
-                probability = logit.sub_(log_sum).exp_()
-                probability.scatter_add_(1, target, torch.full_like(log_sum, -1.0))
-                probability = probability.mul_(weight).to(dtype)
-                grad_state[part] = probability @ item
-                grad_item += (probability.T @ state[part]).to(grad_item.dtype)
+                target_logit = logit.gather(1, target)
+                if excluded is not None:
+                    excluded.at(part).fill_(logit)
+                    logit.scatter_(1, target, target_logit)
+                largest = logit.amax(1, keepdim=True)
+                exponential = logit.sub_(largest).exp_()
+                normaliser = exponential.sum(1, keepdim=True)
+                total += ((normaliser.log() + largest - target_logit) * weight).sum()
+                share = exponential.scatter_add_(1, target, -normaliser).to(dtype)
+                scale = weight / normaliser
+                grad_state[part] = (share @ item) * scale
+                grad_item += (share.T @ (state[part] * scale).to(dtype)).to(grad_item.dtype)
         ctx.save_for_backward(grad_state, grad_item)
         return total
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         grad_state, grad_item = ctx.saved_tensors
-        return grad_state * grad, grad_item * grad, None, None, None
+        return grad_state * grad, grad_item * grad, None, None, None, None

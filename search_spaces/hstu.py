@@ -36,7 +36,7 @@ HSTU_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "hidden_dim": 48,
         "num_blocks": 2,
         "num_heads": 1,
-        "position_std": 0.15,
+        "position_std": 0.02,
         "dropout": 0.2,
         "max_len": 200,
     },

@@ -22,8 +22,15 @@ from search_spaces.walk import (
     walk,
 )
 
+SHORT_LEN = 50  # the max_len of points for short histories
 USUAL_STEPS = 47  # an epoch of ML-1M in batches of 128
-MAX_CE_ITEMS = 10_000  # at 24,000 a step of ce costs twenty times one of sampled softmax on a CPU
+# Cross-entropy over the catalogue is first choice while it is affordable. It needs no more memory than a chunk
+# of scores, and a thread of a CPU forms and trains about 1e8 scores a second at width 64: up to 15,000 items a
+# step takes at most some 12 times what it takes without, and 2e9 scores an epoch are 20 s.
+MAX_CE_ITEMS = 15_000
+CE_SCORES_AN_EPOCH = 2e9
+GPU_FACTOR = 10  # of both on a GPU; an estimate, not measured
+LONG_HISTORIES = 40  # interactions a user, on average, from which points for long histories are tried first
 MANY_ITEMS: dict[str, Hparam] = {  # as measured on Games (docs/decisions.md)
     "loss": "sampled_softmax",
     "num_negatives": 512,
@@ -39,21 +46,29 @@ def points_to_enqueue(
     *,
     num_users: int,
     num_items: int,
+    num_interactions: int,
+    on_gpu: bool = False,
 ) -> list[dict[str, Hparam]]:
     """Known-good points of the families, in turn, without what is pinned; equal ones once.
 
     Points outside of what is narrowed are left out.
 
-    They are made to fit the log: smaller batches for few users, and above `MAX_CE_ITEMS` sampled softmax in
-    place of cross-entropy over the whole catalogue.
+    They are made to fit the log: those for histories as long as its own come first, batches are smaller for
+    few users, and sampled softmax stands where cross-entropy over the whole catalogue is too dear.
     """
+    are_long = num_interactions >= LONG_HISTORIES * num_users
+    known_good = {
+        name: sorted(found, key=lambda point: (int(point["max_len"]) > SHORT_LEN) != are_long)
+        for name, found in known_good.items()
+    }
+    uses_ce = affords_ce(num_items, num_interactions, on_gpu=on_gpu)
     points: list[dict[str, Hparam]] = []
     longest = max((len(known_good.get(name, ())) for name in fix), default=0)
     for index in range(longest):
         for name, pinned in fix.items():
             bounds = parse_all((narrow or {}).get(name, {}))
             for point in known_good.get(name, ())[index : index + 1]:
-                point = _fitted(point, num_users, num_items)
+                point = _fitted(point, num_users, uses_ce=uses_ce)
                 # A pinned loss (or another switch) makes a point's conditional parameters another point's.
                 if any(
                     point.get(key, value) != value for key, value in pinned.items() if isinstance(value, str)
@@ -147,11 +162,18 @@ def _not_asked(
     return f"{key} is asked for only where {condition_in_words(deciding)}: name that as well"
 
 
-def _fitted(point: Mapping[str, Hparam], num_users: int, num_items: int) -> dict[str, Hparam]:
+def affords_ce(num_items: int, num_interactions: int, *, on_gpu: bool) -> bool:
+    """Whether a training with cross-entropy over the whole catalogue ends in good time."""
+    factor = GPU_FACTOR if on_gpu else 1
+    num_scores = num_interactions * num_items
+    return num_items <= factor * MAX_CE_ITEMS or num_scores <= factor * CE_SCORES_AN_EPOCH
+
+
+def _fitted(point: Mapping[str, Hparam], num_users: int, *, uses_ce: bool) -> dict[str, Hparam]:
     # An epoch keeps its number of steps: in batches of 128 ML-1M has 47, ML-100K would have 8.
     batch_size = nearest((32, 64, 128), max(1, num_users // USUAL_STEPS))
     fitted = {**point, "batch_size": min(batch_size, int(point["batch_size"]))}
-    return fitted | MANY_ITEMS if num_items > MAX_CE_ITEMS and point["loss"] == "ce" else fitted
+    return fitted if uses_ce or point["loss"] != "ce" else fitted | MANY_ITEMS
 
 
 def prefix_of(name: str, names: Sequence[str]) -> str:

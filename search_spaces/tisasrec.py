@@ -9,6 +9,7 @@ from search_spaces.shared import (
     TRAINING_DEFAULTS,
     Hparam,
     dropout,
+    feed_forward,
     hidden_dim,
     log_int,
     max_len,
@@ -29,6 +30,7 @@ def tisasrec(trial: optuna.Trial) -> dict[str, Hparam]:
         # Li et al. 2020, 4.5: 256 on ML-1M, 512 on Beauty and Games, best values between 64 and 2,048.
         "time_span": nearest((64, 128, 256, 512), log_int(trial, "time_span", 64, 512)),
         **residual(trial),
+        **feed_forward(trial),
         **training(trial, SASREC_LOSSES),
     }
 
@@ -44,6 +46,8 @@ TISASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "norm": "pre",
         "max_len": 50,
         "time_span": 256,
+        "ffn_multiplier": 1,
+        "activation": "relu",
     },
     {  # the same with hyper-connections
         **TRAINING_DEFAULTS,
@@ -55,5 +59,7 @@ TISASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "num_streams": 4,
         "max_len": 50,
         "time_span": 256,
+        "ffn_multiplier": 1,
+        "activation": "relu",
     },
 ]

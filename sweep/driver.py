@@ -40,7 +40,7 @@ from sweep.report import ReportWriter, data_facts
 from sweep.requests import LiveTrial
 from sweep.sampling import check_sampler
 from sweep.search import SearchConfig, rungs_of, suggest_grace
-from sweep.spaces import build_space, families, first_points, space_source
+from sweep.spaces import build_space, families, first_points, fitted_space, space_source
 from sweep.study import Study
 from sweep.tensorboard import TensorBoardWriter
 from sweep.training import TrainBudget
@@ -120,7 +120,8 @@ def open_mirror(config: StudyConfig, view: View) -> Mirror | None:
 def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Path | None = None) -> Study:
     """The study of this configuration, under its lock. ConfigError if it began with another."""
     names = families(config.space, log, view)
-    space = build_space(config.space, names)
+    space_config = fitted_space(config.space, config.protocol, log)
+    space = build_space(space_config, names)
     check_space(space, config)
     search = fitted_search(config.search, log)
     check_pruner(search.pruner, 1 + len(search.objectives))
@@ -132,10 +133,11 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Pa
         search=search,
         space=space,
         finalists=config.finalists,
-        enqueue=first_points(config.space, names, log, warm_start)[: search.trials],
+        enqueue=first_points(space_config, names, log, warm_start)[: search.trials],
         attributes={
             "fingerprint": log.manifest.fingerprint,
             "identity": identity(config),
+            "space": space_config.model_dump(mode="json"),
             "families": names,
         },
     )

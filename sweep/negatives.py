@@ -16,7 +16,7 @@ from torch import Tensor
 from data_pipeline.batches import TrainBatch
 from data_pipeline.device import DeviceSequences
 from data_pipeline.seen import Ints, count_items, seen_keys
-from models.losses import Negatives
+from models.losses import Excluded, Negatives
 
 
 class NegativeSettings(BaseModel):
@@ -75,6 +75,22 @@ class NegativeSampler:
             log_q_T1.expand(item_id_TN.shape),
             self.num_items,
         )
+
+    def excluded(self, batch: TrainBatch) -> Excluded | None:
+        """For cross-entropy over the catalogue: what each target's user has seen, where it is excluded."""
+        if not self._settings.exclude_seen:
+            return None
+        column_S, begin_U = self._seen_columns
+        user_id_T = np.repeat(batch.user_id_B.cpu().numpy(), batch.num_targets_B)
+        begin_T = begin_U[user_id_T]
+        return Excluded(column_S, begin_T, begin_U[user_id_T + 1] - begin_T)
+
+    @cached_property
+    def _seen_columns(self) -> tuple[Tensor, Ints]:
+        """Columns of all users' seen items, one after the other, and where each user's begin (U + 1)."""
+        key_S, num_users = seen_keys(self._sequences), len(self._sequences.train_end_U)
+        begin_U = np.searchsorted(key_S, np.arange(num_users + 1) * self.num_items)
+        return torch.from_numpy(key_S % self.num_items).to(self.device), begin_U
 
     @cached_property
     def _popularity(self) -> "_Popularity":

@@ -20,7 +20,7 @@ class TrialRequest:
     hparams: dict[str, Hparam]
     seed: int
     last_epoch: int  # the largest that the study knows, 0 if none
-    micro_batch_size: int | None = None  # sequences a forward pass; None: the whole batch
+    micro_batch_size: int | None = None  # of the batch_size, a forward pass; None: the whole batch
     is_finalist: bool = False
 
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from data_pipeline.store import SequenceLog
 from models import MODELS
 from search_spaces import KNOWN_GOOD, SEARCH_SPACES, Hparam
 from search_spaces.compose import Space, compose, compose_user, point_for, point_in, points_to_enqueue
 from sweep.config import ALL, SpaceConfig
 from sweep.errors import ConfigError
+from sweep.evaluation import ProtocolConfig
 from sweep.finalists import ranked
 from sweep.hparams import pins_by_family
 from sweep.progress import View
@@ -40,6 +43,16 @@ def families(config: SpaceConfig, log: SequenceLog, view: View) -> list[str]:
     return timeless
 
 
+def fitted_space(config: SpaceConfig, protocol: ProtocolConfig, log: SequenceLog) -> SpaceConfig:
+    """With what the log decides pinned, unless the user has pinned it.
+
+    Where rankings keep what a user has seen, it can be the right answer: no loss may leave it out.
+    """
+    if config.function is not None or protocol.removes_seen(log):
+        return config
+    return config.model_copy(update={"fix": {"exclude_seen": False, **config.fix}})
+
+
 def build_space(config: SpaceConfig, names: Sequence[str]) -> Space:
     """Raises ConfigError for pins or bounds that fit no family, and for a function that is not there."""
     if config.function is not None:
@@ -62,6 +75,8 @@ def first_points(
             pins_by_family(names, config.narrow),
             num_users=log.num_users,
             num_items=log.num_items,
+            num_interactions=int(log.offset_U[-1]),
+            on_gpu=torch.cuda.is_available(),
         )
     return points
 
@@ -76,7 +91,7 @@ class StudySpace:
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> Self:
         """That of a study, from its attributes."""
-        config = SpaceConfig(**attributes["identity"]["space"])
+        config = SpaceConfig(**attributes.get("space", attributes["identity"]["space"]))
         return cls(config, attributes.get("families", config.names()))
 
     def build(self) -> Space:

@@ -10,7 +10,7 @@ same device, with the same number of threads; on a GPU models that use time diff
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
 from data_pipeline.device import DeviceSequences
 from models import SequenceModel
-from models.losses import LOSSES, LossSettings, Negatives, ce, sampled
+from models.losses import LOSSES, Excluded, LossSettings, Negatives, ce, sampled
 from results.metrics import METRICS, compute_metrics
 from sweep.evaluation import ModelScorer, Ranker
 from sweep.graphs import StepGraphs, StepInputs, padded
@@ -39,6 +39,9 @@ from sweep.schedule import EvalSchedule, next_evaluation
 from sweep.seeds import derive_seed
 from sweep.table_gradient import TableGradient
 from sweep.workers import ALONE, Workers
+
+# What a target stands against: items that were drawn, or all but some excluded ones.
+Others = Negatives | Excluded | None
 
 MAX_LOGITS_CPU = 2**20  # scores at a time under full cross-entropy: 4 MiB, in cache
 MAX_LOGITS_GPU = 2**27
@@ -50,12 +53,14 @@ class TrainConfig(LossSettings, NegativeSettings):
     loss: Literal[LOSSES] = "ce"  # type: ignore[valid-type]
     temperature: PositiveFloat = 1.0  # scores are divided by it in every loss
     batch_size: PositiveInt = 128  # sequences
+    batch_by: Literal["targets", "sequences"] = "targets"
     window: Literal["last", "random"] = "last"
     lr: PositiveFloat = 1e-3
     beta2: float = Field(default=0.98, ge=0, lt=1)  # of Adam; .98 in SASRec's code
     weight_decay: NonNegativeFloat = 0.0  # decoupled
     warmup_steps: NonNegativeInt = 0
     lr_schedule: Literal["constant", "cosine"] = "constant"  # cosine falls to 0 at max_epochs
+    cooldown: float = Field(default=0.0, ge=0, le=0.5)  # of a constant rate, in shares of the epochs before
 
 
 class TrainBudget(BaseModel):
@@ -91,6 +96,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     reports: list[EpochReport] = field(default_factory=list)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    cooldown: tuple[int, int] | None = None  # the epoch after which it began, and its last
 
     @property
     def best(self) -> EpochReport:
@@ -120,6 +126,7 @@ class TrainState:
             "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "reports": [vars(report) for report in self.reports],
+            "cooldown": self.cooldown,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -127,6 +134,8 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_weights = state["best_weights"]
         self.reports = [EpochReport(**report) for report in state["reports"]]
+        begun = state.get("cooldown")
+        self.cooldown = None if begun is None else (begun[0], begun[1])
 
 
 def new_state(model: SequenceModel, config: TrainConfig) -> TrainState:
@@ -168,6 +177,8 @@ def train(
 
     Validated are the epochs of `budget.eval_schedule`, those in `rungs`, and the last. Training ends after
     `max_epochs`, or `patience` epochs without a better objective, counted from the first validation. With
+    `config.cooldown` it then goes back to the best weights and trains so many of the best's epochs more, the
+    rate falling to 0 step by step (Hägele et al. 2024), within `max_epochs`. With
     `micro_batch_size` less memory is held: see `add_gradients`. Several `workers` call it alike, each with a
     state of its own, and share every batch and every ranking: their states and reports stay equal.
 
@@ -183,6 +194,7 @@ def train(
         batch_size=config.batch_size,
         window=config.window,
         task=_task(state.model),
+        equal=config.batch_by,
         with_times=state.model.uses_time,
     )
     if len(batches) == 0:
@@ -194,10 +206,17 @@ def train(
     autocast = budget.autocast and device.type == "cuda"
     num_steps = max_epochs * len(batches)
     graphs = None
-    if budget.cuda_graphs and device.type == "cuda" and micro_batch_size is None and workers.size == 1:
+    is_ragged = config.loss == "ce" and config.exclude_seen  # no shape that a graph could be recorded for
+    if (
+        budget.cuda_graphs
+        and device.type == "cuda"
+        and micro_batch_size is None
+        and workers.size == 1
+        and not is_ragged
+    ):
         graphs = GraphedSteps(state, config, autocast=autocast)
     while not (state.reports and state.reports[-1].last):
-        last_epoch = _last_epoch(state, budget, max_epochs)
+        last_epoch = _last_epoch(state, config, budget, max_epochs)
         due = next_evaluation(state.epoch, budget.eval_schedule, rungs=rungs, last_epoch=last_epoch)
         started = time.perf_counter()
         for epoch in range(state.epoch + 1, due + 1):
@@ -209,19 +228,37 @@ def train(
         state.model.eval()
         valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast), workers))
         ranked = time.perf_counter()
-        state.reports.append(
-            _report(state, budget, max_epochs, epoch, loss, valid, lr, trained - started, ranked - trained)
+        objective = valid[budget.objective]
+        is_best = not state.reports or objective > state.best.objective
+        best_epoch = epoch if is_best else state.best.epoch
+        report = EpochReport(
+            epoch, loss, objective, valid, lr, best_epoch, trained - started, ranked - trained, last=False
         )
-        if state.reports[-1].best_epoch == epoch:
+        state.reports.append(report)
+        if is_best:
             state.keep_weights()
+        if epoch >= _last_epoch(state, config, budget, max_epochs, at=epoch):
+            if state.cooldown is None and config.cooldown > 0 and epoch < max_epochs:
+                num_epochs = max(1, round(config.cooldown * best_epoch))
+                state.cooldown = (epoch, min(max_epochs, epoch + num_epochs))
+                state.model.load_state_dict(state.best_weights)
+            else:
+                state.reports[-1] = replace(report, last=True)
         yield state.reports[-1]
 
 
-def _last_epoch(state: TrainState, budget: TrainBudget, max_epochs: int) -> int:
-    """Where training ends if nothing becomes better."""
+def _last_epoch(
+    state: TrainState, config: TrainConfig, budget: TrainBudget, max_epochs: int, at: int | None = None
+) -> int:
+    """Where training ends, or its cooldown begins, if nothing becomes better: behind epoch `at`, or there."""
+    at = state.epoch + 1 if at is None else at
+    if state.cooldown is not None:
+        return state.cooldown[1]
+    # A cooldown that the budget of epochs enforces ends with it.
+    latest = max_epochs - int(config.cooldown / (1 + config.cooldown) * max_epochs)
     if not state.reports:
-        return max_epochs
-    return max(state.epoch + 1, min(max_epochs, state.best.epoch + budget.patience))
+        return latest
+    return max(at, min(latest, state.best.epoch + budget.patience))
 
 
 def _task(model: SequenceModel) -> Task:
@@ -253,22 +290,22 @@ def _train_epoch(
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     num_targets = 0
     for batch in batches.epoch(derive_seed(seed, "batches", epoch)):
-        lr = learning_rate(config, step, num_steps)
+        lr = learning_rate(config, step, num_steps) * cooled(state.cooldown, step / len(batches))
         _set_lr(state.optimizer, lr)
         num_targets += len(batch.target_id_T)
         step += 1
         if graphs is not None:
             total_loss += graphs.run(batch, sampler, generator)
             continue
-        negatives = None if config.loss == "ce" else sampler.draw(batch, generator)
+        others = sampler.excluded(batch) if config.loss == "ce" else sampler.draw(batch, generator)
         state.optimizer.zero_grad(set_to_none=True)
         # The sum over several workers has rows that this one does not touch.
-        table_gradient.begin(_num_look_ups(batch, negatives) if workers.size == 1 else math.inf)
+        table_gradient.begin(_num_look_ups(batch, others) if workers.size == 1 else math.inf)
         total_loss += add_joint_gradients(
             state.model,
             batch,
             config,
-            negatives,
+            others,
             workers,
             autocast=autocast,
             micro_batch_size=micro_batch_size,
@@ -333,7 +370,7 @@ def add_joint_gradients(
     model: SequenceModel,
     batch: TrainBatch,
     config: TrainConfig,
-    negatives: Negatives | None,
+    others: Others,
     workers: Workers,
     *,
     autocast: bool = False,
@@ -346,12 +383,12 @@ def add_joint_gradients(
     """
     if workers.size == 1:
         return add_gradients(
-            model, batch, config, negatives, autocast=autocast, micro_batch_size=micro_batch_size
+            model, batch, config, others, autocast=autocast, micro_batch_size=micro_batch_size
         )
     part, positions, num_targets = batch.share(workers.rank, workers.size)
-    part_negatives = None if negatives is None else negatives.at(positions)
+    part_others = None if others is None else others.at(positions)
     loss = add_gradients(
-        model, part, config, part_negatives, autocast=autocast, micro_batch_size=micro_batch_size
+        model, part, config, part_others, autocast=autocast, micro_batch_size=micro_batch_size
     )
     workers.sum_gradients_(model.parameters(), num_targets / len(batch.target_id_T))
     return loss if num_targets else torch.zeros_like(loss)
@@ -361,31 +398,31 @@ def add_gradients(
     model: SequenceModel,
     batch: TrainBatch,
     config: TrainConfig,
-    negatives: Negatives | None,
+    others: Others,
     *,
     autocast: bool = False,
     micro_batch_size: int | None = None,
 ) -> Tensor:
     """Add the gradients of the batch's mean loss times its weight; gives the loss summed over its targets.
 
-    With `micro_batch_size` so many sequences at a time, each part weighing as many targets as it has. Without
-    dropout that is equal up to rounding for every model and loss here: no state depends on who else is in the
-    batch, losses are means over the targets, and negatives, shared ones too, were drawn for the whole batch.
-    With dropout it is not: each part draws masks of its own, so that other places are dropped, and TiSASRec's
-    tables, which all of a batch share, are dropped out once a part.
+    With `micro_batch_size` in parts, each that share of `config.batch_size`, and each weighing as many
+    targets as it has. Without dropout that is equal up to rounding for every model and loss here: no state
+    depends on who else is in the batch, losses are means over the targets, and negatives, shared ones too,
+    were drawn for the whole batch. With dropout it is not: each part draws masks of its own, so that other
+    places are dropped, and TiSASRec's tables, which all of a batch share, are dropped out once a part.
 
     What is held for the backward pass shrinks with the parts; the negatives, as integers, do not.
     """
     if micro_batch_size is None:
         parts: Iterable[tuple[TrainBatch, slice]] = [(batch, slice(None))]
     else:
-        parts = batch.slices(micro_batch_size)
+        parts = batch.slices(math.ceil(len(batch.length_B) * micro_batch_size / config.batch_size))
     num_targets = len(batch.target_id_T)
     losses = []
     for part, positions in parts:
-        part_negatives = None if negatives is None else negatives.at(positions)
+        part_others = None if others is None else others.at(positions)
         with torch.autocast(batch.place_T.device.type, torch.bfloat16, enabled=autocast):
-            loss = batch_loss(model, part, config, part_negatives)
+            loss = batch_loss(model, part, config, part_others)
         num_part_targets = len(part.target_id_T)
         weight = batch.weight * num_part_targets / num_targets
         loss.backward(loss.new_full((), weight))  # type: ignore[no-untyped-call]
@@ -397,10 +434,11 @@ def batch_loss(
     model: SequenceModel,
     batch: TrainBatch,
     config: TrainConfig,
-    negatives: Negatives | None,
+    others: Others,
     weight_T: Tensor | None = None,
 ) -> Tensor:
-    """Mean loss over the positions that have a target; cross-entropy (`ce`) takes no negatives.
+    """Mean loss over the positions that have a target, against `others`: drawn items, or for `ce` all but
+    those excluded.
 
     With `weight_T` the sum of the losses times their weights.
     """
@@ -408,27 +446,37 @@ def batch_loss(
     state_TD = model.encode(batch.history).flatten(0, 1)[batch.place_T].to(item_VD.dtype)
     if config.temperature != 1:
         state_TD = state_TD / config.temperature
-    if negatives is None:
+    if not isinstance(others, Negatives):
         max_logits = MAX_LOGITS_CPU if state_TD.device.type == "cpu" else MAX_LOGITS_GPU
-        return ce(state_TD, item_VD[1:], batch.target_id_T - 1, max_logits, weight_T=weight_T)
+        return ce(
+            state_TD, item_VD[1:], batch.target_id_T - 1, max_logits, weight_T=weight_T, excluded=others
+        )
     with torch.autocast(state_TD.device.type, enabled=False):  # these losses are made of differences
         return sampled(
             config.loss,
             state_TD,
             item_VD,
             batch.target_id_T,
-            negatives,
+            others,
             config,
             sparse=model.item_embedding.sparse,
             weight_T=weight_T,
         )
 
 
-def _num_look_ups(batch: TrainBatch, negatives: Negatives | None) -> float:
+def _num_look_ups(batch: TrainBatch, others: Others) -> float:
     """Rows of the item table that a step reads, repeats counted; without negatives all of them."""
-    if negatives is None:
+    if not isinstance(others, Negatives):
         return math.inf
-    return batch.history.item_id_BL.numel() + len(batch.target_id_T) + negatives.item_id.numel()
+    return batch.history.item_id_BL.numel() + len(batch.target_id_T) + others.item_id.numel()
+
+
+def cooled(cooldown: tuple[int, int] | None, epoch: float) -> float:
+    """Factor of the learning rate at a point of training, in epochs: falls from 1 to 0 in the cooldown."""
+    if cooldown is None:
+        return 1.0
+    begin, end = cooldown
+    return max(0.0, (end - epoch) / (end - begin))
 
 
 def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
@@ -439,22 +487,3 @@ def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
         return config.lr
     done = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
     return config.lr * (1 + math.cos(math.pi * min(1.0, done))) / 2
-
-
-def _report(
-    state: TrainState,
-    budget: TrainBudget,
-    max_epochs: int,
-    epoch: int,
-    loss: float,
-    valid: dict[str, float],
-    lr: float,
-    seconds: float,
-    eval_seconds: float,
-) -> EpochReport:
-    objective = valid[budget.objective]
-    best_epoch = epoch
-    if state.reports and state.best.objective >= objective:
-        best_epoch = state.best.epoch
-    last = epoch >= max_epochs or epoch - best_epoch >= budget.patience
-    return EpochReport(epoch, loss, objective, valid, lr, best_epoch, seconds, eval_seconds, last)

@@ -100,3 +100,19 @@ def test_slices_by_hand() -> None:
 def test_a_slice_without_a_sequence_is_refused() -> None:
     with pytest.raises(ValueError, match="must hold 1 sequence or more, got size=0"):
         next(batches_of(NextItem())[0].slices(0))
+
+
+@every_task
+def test_batches_by_targets_hold_about_as_many_each_and_every_user_once(task: Task) -> None:
+    lengths = [*range(3, 60), *[4] * 60]
+    log = log_of([[1 + place % 9 for place in range(length)] for length in lengths], num_items=9)
+    sequences = DeviceSequences(log, CPU, leave_one_out(log.offset_U).train_end_U)
+    batches = TrainBatches(sequences, max_len=30, batch_size=8, window="last", task=task)
+    one_epoch = list(batches.epoch(seed=1))
+    users = torch.cat([batch.user_id_B for batch in one_epoch])
+    assert len(set(users.tolist())) == len(users) == sum(length >= 4 for length in lengths)
+    assert len(one_epoch) == len(batches)
+    if isinstance(task, NextItem):
+        num_targets = [len(batch.place_T) for batch in one_epoch]
+        assert max(num_targets) - min(num_targets) <= 2 * 30
+        assert max(len(batch.length_B) for batch in one_epoch) > 3 * min(len(b.length_B) for b in one_epoch)

@@ -28,6 +28,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 # Another value for every field of every config; what changes only training is listed apart.
 CHANGES: dict[str, Any] = {
     "max_len": 5,
+    "init": "xavier",
+    "item_std": 0.5,
     "hidden_dim": 8,
     "num_blocks": 3,
     "num_heads": 4,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.losses import (
     SAMPLED_LOSSES,
+    Excluded,
     LossSettings,
     Negatives,
     NegativeScores,
@@ -321,3 +322,29 @@ def test_ce_is_finite_for_huge_scores() -> None:
     loss = ce(state_TD, item_VD, target_T)
     (gradient,) = torch.autograd.grad(loss, (state_TD,))
     assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+
+
+def test_excluded_items_are_in_no_sum_but_as_target() -> None:
+    """Against softmax over the items that are left; in chunks, with users that lie beside each other."""
+    torch.manual_seed(0)
+    num_items, user_id_T = 7, np.array([0, 0, 0, 2, 2, 1])
+    seen = [[0, 1, 2], [3], [5, 6]]
+    begin_U = np.array([0, 3, 4, 6])
+    begin_T = begin_U[user_id_T]
+    column_S = torch.tensor([0, 1, 2, 3, 5, 6])
+    excluded = Excluded(column_S, begin_T, begin_U[user_id_T + 1] - begin_T)
+    target_T = torch.tensor([1, 4, 0, 5, 3, 3])
+    weight_T = torch.rand(6, dtype=torch.float64)
+    state_TD = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    item_VD = torch.randn(num_items, 4, dtype=torch.float64, requires_grad=True)
+    logit_TV = state_TD @ item_VD.T
+    kept_TV = torch.ones(6, num_items, dtype=torch.bool)
+    for row, user in enumerate(user_id_T):
+        kept_TV[row, seen[user]] = False
+    kept_TV[torch.arange(6), target_T] = True
+    naive_T = F.cross_entropy(logit_TV.masked_fill(~kept_TV, -torch.inf), target_T, reduction="none")
+    expected = torch.autograd.grad((naive_T * weight_T).sum(), [state_TD, item_VD])
+    for max_logits in (7, 14, 100):
+        loss = ce(state_TD, item_VD, target_T, max_logits, weight_T=weight_T, excluded=excluded)
+        torch.testing.assert_close(loss, (naive_T * weight_T).sum())
+        torch.testing.assert_close(torch.autograd.grad(loss, [state_TD, item_VD]), expected)

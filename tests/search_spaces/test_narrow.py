@@ -155,11 +155,11 @@ def test_several_are_narrowed_in_several_families() -> None:
         ),
         (
             {"lr": "0.1:1"},
-            "lr: it is drawn from 0.0003 to 0.01, log, of which nothing lies within 0.1:1",
+            "lr: it is drawn from 0.0003 to 0.004, log, of which nothing lies within 0.1:1",
         ),
-        ({"lr": "ce"}, "can't narrow lr: it is drawn from 0.0003 to 0.01, log: give LOW:HIGH, got ce"),
-        ({"loss": "1:2"}, "can't narrow loss: it is one of ce, sampled_softmax, gbce, bce: give choices"),
-        ({"loss": "ce,bpr"}, "choices must be among ce, sampled_softmax, gbce, bce, got bpr"),
+        ({"lr": "ce"}, "can't narrow lr: it is drawn from 0.0003 to 0.004, log: give LOW:HIGH, got ce"),
+        ({"loss": "1:2"}, "can't narrow loss: it is one of ce, sampled_softmax, gbce: give choices"),
+        ({"loss": "ce,bpr"}, "choices must be among ce, sampled_softmax, gbce, got bpr"),
         ({"lr": "1:"}, "can't narrow lr: must be two numbers LOW:HIGH"),
         ({"droput": "0:1"}, "droput can't be narrowed, the space does not draw it; did you mean dropout?"),
         ({"beta2": "0:1"}, "beta2 can't be narrowed, the space does not draw it"),
@@ -209,7 +209,9 @@ def test_a_users_space_is_narrowed_with_its_steps() -> None:
 
 def test_points_outside_of_what_is_narrowed_are_left_out() -> None:
     narrow = {"sasrec": {"loss": "ce", "max_len": "100:200"}}
-    points = points_to_enqueue(KNOWN_GOOD, {"sasrec": {}}, narrow, num_users=6040, num_items=3416)
+    points = points_to_enqueue(
+        KNOWN_GOOD, {"sasrec": {}}, narrow, num_users=6040, num_items=3416, num_interactions=10**6
+    )
     inside = [p for p in KNOWN_GOOD["sasrec"] if p["loss"] == "ce" and int(p["max_len"]) >= 100]
     assert points == inside and 0 < len(inside) < len(KNOWN_GOOD["sasrec"])
     space = compose({"sasrec": SEARCH_SPACES["sasrec"]}, NONE, narrow)

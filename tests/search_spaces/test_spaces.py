@@ -6,6 +6,7 @@ import pytest
 from search_spaces import GRACE_FACTORS, KNOWN_GOOD, SEARCH_SPACES, Hparam
 from search_spaces.compose import compose, draws, points_to_enqueue
 from search_spaces.describe import describe_space
+from search_spaces.points import affords_ce
 from search_spaces.sasrec import sasrec
 from search_spaces.shared import nearest
 
@@ -134,9 +135,11 @@ def test_pinned_hparams_come_out_as_given_and_are_not_drawn() -> None:
 
 @pytest.mark.parametrize("num_items", [3416, 23715])
 def test_points_of_several_families_come_in_turn_and_lie_in_the_composed_space(num_items: int) -> None:
-    points = points_to_enqueue(KNOWN_GOOD, no_pins(*NAMES), num_users=6040, num_items=num_items)
+    points = points_to_enqueue(
+        KNOWN_GOOD, no_pins(*NAMES), num_users=6040, num_items=num_items, num_interactions=10**6
+    )
     losses = {value for point in points for key, value in point.items() if key.endswith("loss")}
-    assert ("ce" in losses) == (num_items < 10_000)
+    assert ("ce" in losses) == (num_items < 15_000)
     assert [point["model"] for point in points[: len(NAMES)]] == NAMES
     space = compose(SEARCH_SPACES, no_pins(*NAMES))
     for point in points:
@@ -149,7 +152,11 @@ def test_points_of_several_families_come_in_turn_and_lie_in_the_composed_space(n
 
 def test_points_leave_out_what_is_pinned_and_those_that_a_pin_contradicts() -> None:
     points = points_to_enqueue(
-        KNOWN_GOOD, {"sasrec": {"loss": "ce", "lr": 0.01}}, num_users=6040, num_items=3416
+        KNOWN_GOOD,
+        {"sasrec": {"loss": "ce", "lr": 0.01}},
+        num_users=6040,
+        num_items=3416,
+        num_interactions=10**6,
     )
     assert len(points) == sum(point["loss"] == "ce" for point in KNOWN_GOOD["sasrec"])
     assert all("lr" not in point and "loss" not in point for point in points)
@@ -157,8 +164,28 @@ def test_points_leave_out_what_is_pinned_and_those_that_a_pin_contradicts() -> N
 
 def test_points_have_smaller_batches_on_a_small_log() -> None:
     for num_users, expected in ((943, 32), (3000, 64), (6040, 128), (10**6, 128)):
-        points = points_to_enqueue(KNOWN_GOOD, no_pins("sasrec"), num_users=num_users, num_items=1000)
+        points = points_to_enqueue(
+            KNOWN_GOOD, no_pins("sasrec"), num_users=num_users, num_items=1000, num_interactions=10**6
+        )
         assert {point["batch_size"] for point in points} == {expected}
+
+
+@pytest.mark.parametrize(("num_interactions", "max_len"), [(6040 * 165, 200), (6040 * 9, 50)])
+def test_points_for_histories_as_long_as_the_logs_come_first(num_interactions: int, max_len: int) -> None:
+    points = points_to_enqueue(
+        KNOWN_GOOD, no_pins("sasrec"), num_users=6040, num_items=3416, num_interactions=num_interactions
+    )
+    lengths = [point["max_len"] for point in points]
+    assert lengths == sorted(lengths, key=lambda length: length != max_len) and len(set(lengths)) == 2
+    assert points[0]["exclude_seen"] == (max_len == 200)
+
+
+def test_cross_entropy_is_first_choice_while_it_is_affordable() -> None:
+    """Many items, in a log so small that an epoch takes seconds all the same; and what a GPU may take."""
+    assert affords_ce(12_000, 10**7, on_gpu=False)
+    assert affords_ce(30_000, 50_000, on_gpu=False)
+    assert not affords_ce(24_000, 287_000, on_gpu=False)
+    assert affords_ce(24_000, 287_000, on_gpu=True)
 
 
 def test_a_description_has_every_parameter_with_its_condition() -> None:
@@ -168,4 +195,4 @@ def test_a_description_has_every_parameter_with_its_condition() -> None:
     assert rows["num_negatives"].condition == "loss = sampled_softmax or gbce"
     assert rows["norm"].condition == "residual = plain"
     assert rows["lr"].condition == ""
-    assert rows["lr"].values == "0.0003 to 0.01, log"
+    assert rows["lr"].values == "0.0003 to 0.004, log"

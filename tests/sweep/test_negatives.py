@@ -232,3 +232,22 @@ def test_corrected_softmax_of_many_draws_is_cross_entropy_over_all_possible_item
         others = possible - {target} - (seen_U[user] if exclude_seen else set())
         expected = torch.logsumexp(score_V[[target, *others]], 0) - score_V[target]
         assert loss_T[row] == pytest.approx(float(expected), abs=0.1)  # deviates by some .03
+
+
+def test_what_cross_entropy_excludes_is_what_each_targets_user_has_seen() -> None:
+    log = random_log()
+    sequences = DeviceSequences(log, CPU, leave_one_out(log.offset_U).train_end_U)
+    batches = TrainBatches(sequences, max_len=4, batch_size=5, window="last")
+    assert NegativeSampler(sequences, NegativeSettings()).excluded(next(batches.epoch(1))) is None
+    sampler = NegativeSampler(sequences, NegativeSettings(exclude_seen=True))
+    for batch in batches.epoch(1):
+        excluded = sampler.excluded(batch)
+        assert excluded is not None
+        user_id_T = batch.user_id_B[batch.place_T // batch.history.item_id_BL.shape[1]]
+        for user, begin, count in zip(
+            user_id_T.tolist(), excluded.begin_T.tolist(), excluded.count_T.tolist(), strict=True
+        ):
+            own = slice(int(log.offset_U[user]), int(sequences.train_end_U[user]))
+            items = sequences.items(torch.arange(own.start, own.stop))
+            columns = excluded.column_S[begin : begin + count]
+            assert columns.tolist() == sorted({int(item) - 1 for item in items})
