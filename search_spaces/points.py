@@ -24,9 +24,9 @@ from search_spaces.walk import (
 
 SHORT_LEN = 50  # the max_len of points for short histories
 USUAL_STEPS = 47  # an epoch of ML-1M in batches of 128
-# Cross-entropy over the catalogue is first choice while it is affordable. It needs no more memory than a chunk
-# of scores, and a thread of a CPU forms and trains about 1e8 scores a second at width 64: up to 15,000 items a
-# step takes at most some 12 times what it takes without, and 2e9 scores an epoch are 20 s.
+# Cross-entropy over the catalogue is first choice while it is affordable. It needs no more memory than a
+# chunk of scores, and a thread of a CPU forms and trains about 1e8 scores a second at width 64: up to 15,000
+# items a step takes at most some 12 times what it takes without, and 2e9 scores an epoch are 20 s.
 MAX_CE_ITEMS = 15_000
 CE_SCORES_AN_EPOCH = 2e9
 GPU_FACTOR = 10  # of both on a GPU; an estimate, not measured

@@ -1,9 +1,9 @@
 """RecTools' training of SASRec, validated after every epoch; see benchmarks/time_to_quality.py.
 
 Runs in an environment of its own (`make bench-peers` makes it), where this project is not installed. The log,
-the lines that are printed and the metric are those of textbook_quality.py. RecTools' defaults hold
-(cross-entropy over the catalogue, batches of 128, Adam at 1e-3, Xavier-normal weights) for all but the sizes of
-the model, which are given.
+the lines that are printed and the metric are those of textbook_quality.py. Of the model the sizes are given;
+all else is RecTools' default: cross-entropy over the catalogue (its "softmax"), batches of 128, Adam at 1e-3,
+Xavier-normal weights.
 
 RecTools knows the items that occur in the windows it trains on. Others are left out of the histories and
 never stand above a target; a target among them gains nothing.

@@ -2,7 +2,7 @@
 
 Plain PyTorch, as in SASRec.pytorch and in tutorials: the block of Kang and McAuley 2018 (queries are
 normalised, keys are not), users in a new order every epoch, batches of 128 that are padded on the left to the
-full length, cross-entropy over the catalogue, Adam at 1e-3, Xavier-normal weights. Needs torch and NumPy only.
+full length, cross-entropy over the catalogue, Adam at 1e-3, Xavier-normal weights. Needs torch and NumPy.
 
 The log has each user's items in one line, in order of time, numbered from 1. A JSON object is printed an
 epoch; train_s and eval_s are the seconds so far. rectools_quality.py takes from here all but the model.

@@ -58,7 +58,7 @@ def test_hparams_are_json_scalars_of_stable_type(name: str) -> None:
         for key, value in hparams.items():
             types.setdefault(key, set()).add(type(value))
     assert all(len(kinds) == 1 for kinds in types.values())
-    assert set.union(*types.values()) <= {int, float, str}
+    assert set.union(*types.values()) <= {int, float, str, bool}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -529,3 +529,45 @@ def test_what_a_slice_keeps_for_its_backward_pass_is_let_go_before_the_next(
         go(start(log, config), log, config, max_epochs=1, micro_batch_size=2)
     assert max(num_kept) > 10
     assert len(num_saved) > 4 and set(num_saved) == {0}
+
+
+def cooled_training(max_epochs: int, patience: int, cooldown: float) -> TrainState:
+    log, config = random_log(), TrainConfig(batch_size=8, lr=0.02, cooldown=cooldown)
+    state = start(log, config)
+    go(state, log, config, max_epochs=max_epochs, patience=patience, eval_schedule="every")
+    return state
+
+
+def test_when_patience_runs_out_the_rate_falls_to_zero_from_the_best_weights() -> None:
+    plain, cooled = cooled_training(100, 3, 0.0), cooled_training(100, 3, 0.5)
+    assert plain.epoch < 90, "random items: nothing is learned for long"
+    num_epochs = max(1, round(0.5 * plain.best.epoch))
+    assert cooled.cooldown == (plain.epoch, plain.epoch + num_epochs)
+    before, after = cooled.reports[: len(plain.reports)], cooled.reports[len(plain.reports) :]
+    assert [r.objective for r in before] == [r.objective for r in plain.reports]
+    assert [r.epoch for r in after] == list(range(plain.epoch + 1, plain.epoch + num_epochs + 1))
+    assert [r.last for r in cooled.reports] == [False] * (len(cooled.reports) - 1) + [True]
+    rates = [r.lr for r in after]
+    assert rates == sorted(rates, reverse=True) and 0 < rates[-1] < 0.02 / num_epochs
+
+
+def test_a_cooldown_ends_with_the_budget_of_epochs() -> None:
+    state = cooled_training(6, 100, 0.2)
+    assert state.cooldown == (5, 6) and state.epoch == 6 and state.reports[-1].last
+    assert [report.lr for report in state.reports[:5]] == [0.02] * 5 and state.reports[5].lr < 0.02
+
+
+def test_a_cooldown_goes_on_from_its_checkpoint_to_the_bit() -> None:
+    whole = cooled_training(100, 3, 0.5)
+    assert whole.cooldown is not None
+    log, config = random_log(), TrainConfig(batch_size=8, lr=0.02, cooldown=0.5)
+    data, budget = open_data(log, ProtocolConfig(), CPU), TrainBudget(patience=3, eval_schedule="every")
+    for stop_at in (whole.cooldown[0], whole.cooldown[0] + 1):
+        first = start(log, config)
+        for report in train(first, config, budget, data.sequences, data.valid_ranker, max_epochs=100, seed=3):
+            if report.epoch == stop_at:
+                break
+        second = start(log, config)
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        go(second, log, config, max_epochs=100, patience=3, eval_schedule="every")
+        assert values(second.reports) == values(whole.reports)
