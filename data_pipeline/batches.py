@@ -22,7 +22,7 @@ from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
 BATCHES_PER_CHUNK = 32
 
 Ints = npt.NDArray[np.int64]
-Window = Literal["last", "random"]
+Window = Literal["last", "random", "all"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ class TrainBatches:
     each step of Adam is made of as much evidence, whatever the length), or as many sequences.
 
     `window="last"` takes each user's last `max_len` pairs, as the papers do; "random" a random stretch of
-    that length, so that over the epochs all of a long history is learned from.
+    that length, so that over the epochs all of a long history is learned from; "all" takes every stretch of
+    it, from its end, in each epoch.
     """
 
     def __init__(
@@ -172,8 +173,20 @@ class TrainBatches:
         self._user_U = np.flatnonzero(sequences.train_end_U - begin_U >= 2)  # a pair: an item and its next
         self._begin_U = begin_U[self._user_U]
         self._length_U = sequences.train_end_U[self._user_U] - self._begin_U
+        if window == "all":
+            self._take_all_windows()
         window_U = np.minimum(self._length_U, max_len + 1)
         self._mean_targets = float(self._targets(window_U).sum()) / max(1, len(self))
+
+    def _take_all_windows(self) -> None:
+        """A row for each window in place of each user; the first item of one is the last of that before."""
+        num_windows_U = -(-(self._length_U - 1) // self._max_len)
+        row_W = np.repeat(np.arange(len(self._user_U)), num_windows_U)
+        before_W = np.arange(len(row_W)) - np.repeat(np.cumsum(num_windows_U) - num_windows_U, num_windows_U)
+        end_W = self._length_U[row_W] - before_W * self._max_len
+        first_W = np.maximum(0, end_W - self._max_len - 1)
+        self._user_U, self._begin_U = self._user_U[row_W], self._begin_U[row_W] + first_W
+        self._length_U = end_W - first_W
 
     def __len__(self) -> int:
         return -(-len(self._user_U) // self._batch_size)

@@ -54,7 +54,7 @@ class TrainConfig(LossSettings, NegativeSettings):
     temperature: PositiveFloat = 1.0  # scores are divided by it in every loss
     batch_size: PositiveInt = 128  # sequences
     batch_by: Literal["targets", "sequences"] = "targets"
-    window: Literal["last", "random"] = "last"
+    window: Literal["last", "random", "all"] = "last"
     lr: PositiveFloat = 1e-3
     beta2: float = Field(default=0.98, ge=0, lt=1)  # of Adam; .98 in SASRec's code
     weight_decay: NonNegativeFloat = 0.0  # decoupled

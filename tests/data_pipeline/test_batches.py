@@ -116,3 +116,19 @@ def test_batches_by_targets_hold_about_as_many_each_and_every_user_once(task: Ta
         num_targets = [len(batch.place_T) for batch in one_epoch]
         assert max(num_targets) - min(num_targets) <= 2 * 30
         assert max(len(batch.length_B) for batch in one_epoch) > 3 * min(len(b.length_B) for b in one_epoch)
+
+
+def test_all_windows_hold_every_pair_of_a_history_once() -> None:
+    lengths = [3, 4, 5, 6, 9, 10, 11, 23]
+    log = log_of([list(range(1, length + 1)) for length in lengths], num_items=23)
+    sequences = DeviceSequences(log, CPU, leave_one_out(log.offset_U).train_end_U)
+    pairs = []
+    for batch in TrainBatches(sequences, max_len=4, batch_size=3, window="all").epoch(seed=1):
+        width = batch.history.item_id_BL.shape[1]
+        assert width <= 4
+        user_T = batch.user_id_B[batch.place_T // width]
+        item_T = batch.history.item_id_BL.flatten()[batch.place_T]
+        assert torch.equal(item_T + 1, batch.target_id_T)
+        pairs += list(zip(user_T.tolist(), item_T.tolist(), strict=True))
+    trained = [(user, item) for user, length in enumerate(lengths) for item in range(1, length - 2)]
+    assert sorted(pairs) == trained
