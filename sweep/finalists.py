@@ -46,12 +46,12 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 class Race:
-    """The finalists' trainings: which are still wanted, and which finalist can't win any more.
+    """Decide which trainings of the finalists are still wanted, and which finalist can no longer win.
 
-    All of it follows from the records of trials and trainings, so whoever asks, now or after a kill, gets the
-    same answer. The most that a finalist can reach: each training that is left is as good as the best of the
-    study. The least: each is as poor as the poorest of any finalist. A finalist has lost when its most is
-    below another's least; what is seen later may turn that round.
+    Everything follows from the records of trials and trainings, so the answer is the same after a kill. The
+    most a finalist can reach: each remaining training is as good as the best of the study. The least: each
+    is as poor as the poorest of any finalist. A finalist has lost when its most is below another's least;
+    what is seen later can reverse that.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class Race:
         self._floor = min((value for values in self._values.values() for value in values), default=0.0)
 
     def to_train(self) -> list[tuple[int, int]]:
-        """Trainings to be started: (trial, index of the seed), each finalist's first before any second."""
+        """List the trainings to start, (trial, index of the seed): every finalist's first, then any second."""
         return [pair for pair in self._not_begun if not self.is_lost(pair[0])]
 
     def is_lost(self, finalist_of: int) -> bool:
-        """Whether a finalist that has trainings left can't win any more."""
+        """Tell whether a finalist with remaining trainings can no longer win."""
         least = [self._mean_with(other, self._floor) for other in self._values if other != finalist_of]
         return self._mean_with(finalist_of, self._ceiling) < max(least, default=-math.inf)
 
     def __str__(self) -> str:
-        """`8 of 8 trainings, 1 not needed`."""
+        """Read as `8 of 8 trainings, 1 not needed`."""
         left = [*self._running, *(number for number, _ in self._not_begun)]
         num_needed = sum(not self.is_lost(number) for number in left)
         not_needed = f", {len(left) - num_needed} not needed" if num_needed < len(left) else ""

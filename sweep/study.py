@@ -147,7 +147,7 @@ class Study(StudyReader):
         return frozenset(self._live)
 
     def runs(self, request: TrialRequest) -> bool:
-        """Whether a worker has this attempt of the trial now: an earlier one has nothing more to say."""
+        """Tell whether a worker runs this attempt of the trial now; reports of an earlier one are ignored."""
         live = self._live.get(request.trial_number)
         return live is not None and live.attempt == request.attempt
 
@@ -209,7 +209,7 @@ class Study(StudyReader):
         """Record an epoch; true if the trial must stop.
 
         It is settled as pruned then, in the same transaction. A finalist's training is released instead: it
-        goes on if the race turns round, and is settled when nothing runs that could do that. A known epoch
+        resumes if the race is reversed, and is settled once nothing runs that could do that. A known epoch
         (the worker went on from an older checkpoint) changes nothing.
         """
         live = self._live[trial_number]
@@ -341,11 +341,11 @@ class Study(StudyReader):
             self._num_started += 1
 
     def _finalists_to_start(self) -> list[tuple[int, int]]:
-        """(trial, index of the seed); none before all trials of the search have ended."""
+        """List (trial, index of the seed); empty until all trials of the search have ended."""
         return self.race().to_train() if self.search_has_ended else []
 
     def _next_waiting(self) -> int | None:
-        """All but finalists' trainings that could change nothing now."""
+        """Find an interrupted trial to resume, skipping finalists' trainings that have lost."""
         if not self._waiting:
             return None
         race = self.race()
@@ -356,7 +356,7 @@ class Study(StudyReader):
         return None
 
     def _end_race(self) -> None:
-        """Nothing runs that could turn it round: what waits has lost for good."""
+        """Settle what waits: nothing runs that could reverse the race."""
         with self._journal.transaction():
             for number in self._waiting:
                 self._settle_unheld(self._trials()[number])
@@ -477,7 +477,7 @@ class Study(StudyReader):
         self._live.pop(trial.number, None)
 
     def _settle_unheld(self, trial: FrozenTrial) -> None:
-        """As pruned, a trial that nobody runs."""
+        """Settle a trial that nobody runs as pruned."""
         self.num_turns += 1
         self._study._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)
 

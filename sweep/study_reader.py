@@ -88,13 +88,13 @@ class StudyReader:
 
     @property
     def search_has_ended(self) -> bool:
-        """Whether all trials have: only then the finalists are known."""
+        """Tell whether all trials have ended: only then are the finalists known."""
         counts = self.counts()
         num_ended = counts["complete"] + counts["pruned"] + counts["failed"]
         return num_ended >= self.num_trials and not counts["running"]
 
     def race(self) -> Race:
-        """The finalists' as it stands; none is chosen in studies that don't say how many there are."""
+        """Return the finalists' race as it stands; studies of older versions have no finalists to choose."""
         config = FinalistConfig(**self.attributes.get(FINALISTS, {"count": 0}))
         return Race(self.records(), self.finalist_runs(), config)
 
