@@ -73,7 +73,7 @@ class Race:
         self._floor = min((value for values in self._values.values() for value in values), default=0.0)
 
     def to_train(self) -> list[tuple[int, int]]:
-        """List the trainings to start, (trial, index of the seed): every finalist's first, then any second."""
+        """List the trainings to start, (trial, index of the seed): all first seeds before any second."""
         return [pair for pair in self._not_begun if not self.is_lost(pair[0])]
 
     def is_lost(self, finalist_of: int) -> bool:
