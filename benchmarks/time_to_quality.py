@@ -20,8 +20,8 @@ than any time, and shown as a dash. --curves keeps finished repeats in a file, a
 It takes long, most of all RecTools, which scores padding too. Measured in steps on a busy machine, an epoch
 costs one thread 16 s on ML-100K, 3 minutes on ML-1M and 21 minutes on Games (the textbook's loop 8 s, and
 about 1.5 minutes on either), and trainings have some 50 to 100 epochs. By that estimate three repeats with
-two threads take two hours on ML-100K, a night on ML-1M and days on Games, where --repeats 1 and a smaller
---patience or no RecTools are of use.
+two threads take two hours on ML-100K, a night on ML-1M and days on Games, where --repeats 1, --max-epochs or
+no RecTools are of use. A small --patience is not: RecTools stands still for several epochs before it learns.
 
 python -m benchmarks.time_to_quality --peer-python .venv-peers/bin/python [--logs ml-100k] [--repeats 3]
 """

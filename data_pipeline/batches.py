@@ -179,7 +179,7 @@ class TrainBatches:
         self._mean_targets = float(self._targets(window_U).sum()) / max(1, len(self))
 
     def _take_all_windows(self) -> None:
-        """A row for each window in place of each user; the first item of one is the last of that before."""
+        """Replace each user's row by one per window; a window begins with the last item of the one before."""
         num_windows_U = -(-(self._length_U - 1) // self._max_len)
         row_W = np.repeat(np.arange(len(self._user_U)), num_windows_U)
         before_W = np.arange(len(row_W)) - np.repeat(np.cumsum(num_windows_U) - num_windows_U, num_windows_U)
@@ -192,7 +192,7 @@ class TrainBatches:
         return -(-len(self._user_U) // self._batch_size)
 
     def _targets(self, window_U: Ints) -> npt.NDArray[np.float64]:
-        """Of windows of these lengths: their own, or for masked items their mean."""
+        """Count the targets of windows of these lengths, masked ones on average."""
         length_U = window_U.astype(np.float64)
         if isinstance(self._task, NextItem):
             length_U -= 1
@@ -222,7 +222,7 @@ class TrainBatches:
                     yield self._next(user_B, begin_U[row_B], length_U[row_B])
 
     def _cuts(self, length_U: Ints) -> Ints:
-        """Where a chunk, shortest first, is cut into batches."""
+        """Find where a chunk, shortest first, is cut into batches."""
         if self._equal == "sequences":
             return np.arange(self._batch_size, len(length_U), self._batch_size)
         total_U = np.cumsum(self._targets(length_U))

@@ -265,9 +265,9 @@ def _tiles(item_id_TM: Tensor, item_VD: Tensor) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Excluded:
-    """Of each position items that must not count, beside its target: a stretch of `column_S`.
+    """Name, for each position, items that must not count besides its target: a stretch of `column_S`.
 
-    Kept by user, so that nothing of size (T, V) is made.
+    Stretches belong to users, so that nothing of size (T, V) is made.
     """
 
     column_S: Tensor  # int64, item_id - 1
@@ -278,7 +278,7 @@ class Excluded:
         return Excluded(self.column_S, self.begin_T[positions], self.count_T[positions])
 
     def fill_(self, logit_TV: Tensor) -> None:
-        """Minus infinity in their columns. Neighbouring positions of one user are filled together."""
+        """Write minus infinity into their columns, for all neighbouring positions of a user at once."""
         cuts = np.flatnonzero(np.diff(self.begin_T, prepend=-1, append=-1))
         for begin, end in pairwise(cuts.tolist()):
             first = int(self.begin_T[begin])

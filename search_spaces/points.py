@@ -163,7 +163,7 @@ def _not_asked(
 
 
 def affords_ce(num_items: int, num_interactions: int, *, on_gpu: bool) -> bool:
-    """Whether a training with cross-entropy over the whole catalogue ends in good time."""
+    """Tell whether a training with cross-entropy over the whole catalogue ends in good time."""
     factor = GPU_FACTOR if on_gpu else 1
     num_scores = num_interactions * num_items
     return num_items <= factor * MAX_CE_ITEMS or num_scores <= factor * CE_SCORES_AN_EPOCH

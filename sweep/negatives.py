@@ -33,7 +33,7 @@ class NegativeSettings(BaseModel):
     # Drawn by (training count) ** power; 0 is uniform. With a power, items without a training count are never
     # drawn: nothing is added to the counts.
     popularity_power: float = Field(default=0.0, ge=0, le=1)
-    exclude_seen: bool = False  # no training item of the user is a negative
+    exclude_seen: bool = False  # no training item of the user is a negative, under `ce` neither
 
 
 class NegativeSampler:
@@ -77,7 +77,7 @@ class NegativeSampler:
         )
 
     def excluded(self, batch: TrainBatch) -> Excluded | None:
-        """For cross-entropy over the catalogue: what each target's user has seen, where it is excluded."""
+        """Find what each target's user has seen, for `ce`; None unless it is excluded."""
         if not self._settings.exclude_seen:
             return None
         column_S, begin_U = self._seen_columns
@@ -87,7 +87,7 @@ class NegativeSampler:
 
     @cached_property
     def _seen_columns(self) -> tuple[Tensor, Ints]:
-        """Columns of all users' seen items, one after the other, and where each user's begin (U + 1)."""
+        """Return the columns of all users' seen items, user after user, and where each begins (U + 1)."""
         key_S, num_users = seen_keys(self._sequences), len(self._sequences.train_end_U)
         begin_U = np.searchsorted(key_S, np.arange(num_users + 1) * self.num_items)
         return torch.from_numpy(key_S % self.num_items).to(self.device), begin_U

@@ -44,9 +44,9 @@ def families(config: SpaceConfig, log: SequenceLog, view: View) -> list[str]:
 
 
 def fitted_space(config: SpaceConfig, protocol: ProtocolConfig, log: SequenceLog) -> SpaceConfig:
-    """With what the log decides pinned, unless the user has pinned it.
+    """Pin what the log decides, unless the user has pinned it.
 
-    Where rankings keep what a user has seen, it can be the right answer: no loss may leave it out.
+    Where rankings keep seen items, one of them can be the right answer: no loss may leave them out.
     """
     if config.function is not None or protocol.removes_seen(log):
         return config

@@ -250,7 +250,7 @@ def train(
 def _last_epoch(
     state: TrainState, config: TrainConfig, budget: TrainBudget, max_epochs: int, at: int | None = None
 ) -> int:
-    """Where training ends, or its cooldown begins, if nothing becomes better: behind epoch `at`, or there."""
+    """Find where training ends, or its cooldown begins, if nothing improves: at epoch `at` or later."""
     at = state.epoch + 1 if at is None else at
     if state.cooldown is not None:
         return state.cooldown[1]
@@ -472,7 +472,7 @@ def _num_look_ups(batch: TrainBatch, others: Others) -> float:
 
 
 def cooled(cooldown: tuple[int, int] | None, epoch: float) -> float:
-    """Factor of the learning rate at a point of training, in epochs: falls from 1 to 0 in the cooldown."""
+    """Scale the learning rate at a point of training, in epochs: from 1 to 0 within the cooldown."""
     if cooldown is None:
         return 1.0
     begin, end = cooldown
