@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 BENCHES := train_epoch rank_users growth large_catalogue tisasrec_memory mhc_overhead prepare_log store_sharing \
-	sweep_overhead study_cost quality evaluation_schedule
+	sweep_overhead study_cost evaluation_schedule
 SEARCHES := pruning sweep_vs_plain_tune  # two studies each: hours at full length
 READY := $(VENV)/.ready
 

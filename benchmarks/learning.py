@@ -1,10 +1,12 @@
 """How well and how fast a single training learns: variants of its settings, over logs and seeds.
 
-Each training is a process of one thread, as a trial of a search is; several run at a time. What is done is
-kept and not done again: a campaign can be stopped and given more variants.
+Each training is a process of one thread, as a trial of a search is; --jobs of them run at a time. Finished
+trainings are kept in --trainings with their curves and not repeated, so a campaign can be interrupted and
+given more variants. Settings that a variant does not name are those of `BASE` and of the log.
 
-python -m benchmarks.learning --variants base seen --seeds 3 [--logs ml-100k lastfm] [--jobs 2]
-python -m benchmarks.learning --show
+"Reach" is the epoch at which a training first has 95 % (99 %) of what the log's first variant has in the end.
+
+python -m benchmarks.learning --variant base: --variant seen:exclude_seen=true [--logs ml-100k] [--seeds 0 1]
 """
 
 import argparse
@@ -13,32 +15,52 @@ import os
 import statistics
 import subprocess
 import sys
-import time
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import HERE
+import torch
 
-RESULTS = HERE / "records" / "learning.jsonl"
-SHARES = (0.95, 0.99)  # of the best value of the first variant: epochs until a training reaches them
+from benchmarks.record import HERE, Row, add_folder, show, write
+from data_pipeline.config import DataConfig
+from data_pipeline.prepare import prepare
+from data_pipeline.store import open_log
+from results.metrics import compute_metrics
+from sweep.arguments import pairs
+from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from sweep.hparams import typed_configs
+from sweep.training import TrainBudget, build_model, new_state, train
+from sweep.trial import open_data
+
+TRAININGS = HERE / "records" / "learning.jsonl"
 Hparams = dict[str, Any]
 
-# A part of each log that trains in minutes, and the setting that the literature has for logs of its kind.
+
+@dataclass(frozen=True)
+class Log:
+    """A log, or a part of one that trains in minutes, and the setting the literature has for its kind."""
+
+    path: str
+    hparams: Hparams
+    read: Hparams = field(default_factory=dict)
+
+
 DENSE: Hparams = {"dropout": 0.1, "max_len": 200, "batch_size": 32}
 SPARSE: Hparams = {"dropout": 0.4, "max_len": 50, "batch_size": 64}
-LOGS: dict[str, tuple[str, Hparams, Hparams]] = {  # path, how it is read, hparams
-    "ml-100k": ("ml-100k/u.data", {}, {**DENSE, "dropout": 0.2}),
-    "lastfm": ("lastfm/LastFM.txt.gz", {"format": "sequences"}, {**SPARSE, "batch_size": 32}),
-    "beauty-6k": ("beauty/beauty.txt", {"max_users": 6000}, SPARSE),
-    "ml-1m-1.5k": ("ml-1m/ml-1m.txt.gz", {"max_users": 1500}, DENSE),
-    "games": ("games/Video.txt", {}, {**SPARSE, "batch_size": 128}),
-    "beauty": ("beauty/beauty.txt", {}, {**SPARSE, "batch_size": 128}),
-    "ml-1m": ("ml-1m/ml-1m.txt.gz", {}, {**DENSE, "batch_size": 128}),
+LOGS = {
+    "demo": Log("demo", {**DENSE, "max_len": 50}),
+    "ml-100k": Log("ml-100k/u.data", {**DENSE, "dropout": 0.2}),
+    "lastfm": Log("lastfm/LastFM.txt.gz", {**SPARSE, "batch_size": 32}, {"format": "sequences"}),
+    "beauty-6k": Log("beauty/beauty.txt", SPARSE, {"max_users": 6000}),
+    "ml-1m-1.5k": Log("ml-1m/ml-1m.txt.gz", DENSE, {"max_users": 1500}),
+    "games": Log("games/Video.txt", {**SPARSE, "batch_size": 128}),
+    "beauty": Log("beauty/beauty.txt", {**SPARSE, "batch_size": 128}),
+    "ml-1m": Log("ml-1m/ml-1m.txt.gz", {**DENSE, "batch_size": 128}),
 }
-HEADING = f"{'variant':<26}seeds {'valid':>14} {'test':>14}  +valid   +test  best  95%  99% s/epoch"
 SHORT = ("ml-100k", "lastfm", "beauty-6k", "ml-1m-1.5k")
 BASE: Hparams = {
     "model": "sasrec",
@@ -50,41 +72,31 @@ BASE: Hparams = {
 }
 
 
-def log_path(name: str) -> Path:
-    return Path(os.environ.get("SEQSWEEP_DATA", "../shared/data")) / LOGS[name][0]
-
-
-def train_one(task: Hparams, arguments: argparse.Namespace) -> Hparams:
-    """In this process. Test metrics of the best epoch by validation, and the whole curve."""
-    import torch
-
-    from data_pipeline.config import DataConfig
-    from data_pipeline.prepare import prepare
-    from data_pipeline.store import open_log
-    from results.metrics import compute_metrics
-    from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-    from sweep.hparams import typed_configs
-    from sweep.training import TrainBudget, build_model, new_state, train
-    from sweep.trial import open_data
-
+def train_one(task: Hparams, arguments: argparse.Namespace) -> Row:
+    """Train in this process; return the test metrics of the best epoch by validation, and the curve."""
     torch.set_num_threads(1)
-    log, seed = task["log"], task["seed"]
-    device = torch.device("cpu")
-    protocol = ProtocolConfig()
-    prepared = prepare(DataConfig(path=str(log_path(log)), **LOGS[log][1]), arguments.cache)
-    data = open_data(open_log(prepared), protocol, device)
-    model_class, model_config, config = typed_configs(task["hparams"])
-    model = build_model(model_class, model_config, data.log.num_items, seed=seed, device=device)
-    state = new_state(model, config)
-    budget = TrainBudget(patience=arguments.patience)
-    for report in train(
-        state, config, budget, data.sequences, data.valid_ranker, max_epochs=arguments.max_epochs, seed=seed
-    ):
-        print(f"{log} {seed} {report.epoch} {report.loss:.4f} {report.objective:.4f}", file=sys.stderr)
-    state.model.load_state_dict(state.best_weights)
-    state.model.eval()
-    ranker = Ranker(data.log, data.sequences, data.split.test, protocol, "test")
-    test = compute_metrics(ranker.rank(ModelScorer(state.model)))
+    log, seed, device, protocol = LOGS[task["log"]], task["seed"], torch.device("cpu"), ProtocolConfig()
+    folder = Path(os.environ.get("SEQSWEEP_DATA", "../shared/data"))
+    path = log.path if log.path == "demo" else str(folder / log.path)
+    with tempfile.TemporaryDirectory() as cache:
+        data = open_data(open_log(prepare(DataConfig(path=path, **log.read), Path(cache))), protocol, device)
+        model_class, model_config, config = typed_configs(task["hparams"])
+        model = build_model(model_class, model_config, data.log.num_items, seed=seed, device=device)
+        state = new_state(model, config)
+        for report in train(
+            state,
+            config,
+            TrainBudget(patience=arguments.patience),
+            data.sequences,
+            data.valid_ranker,
+            max_epochs=arguments.max_epochs,
+            seed=seed,
+        ):
+            print(f"{task['log']} {seed} {report.epoch} {report.objective:.4f}", file=sys.stderr, flush=True)
+        state.model.load_state_dict(state.best_weights)
+        state.model.eval()
+        ranker = Ranker(data.log, data.sequences, data.split.test, protocol, "test")
+        test = compute_metrics(ranker.rank(ModelScorer(state.model)))
     return {
         "best_epoch": state.best.epoch,
         "epochs": state.epoch,
@@ -98,71 +110,75 @@ def train_one(task: Hparams, arguments: argparse.Namespace) -> Hparams:
 
 
 def in_process(task: Hparams, arguments: argparse.Namespace) -> None:
+    """Run `train_one` in a process of its own, and keep what it returns."""
     command = [sys.executable, "-m", "benchmarks.learning", "--task", json.dumps(task)]
-    command += ["--cache", str(arguments.cache), "--patience", str(arguments.patience)]
-    command += ["--max-epochs", str(arguments.max_epochs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    command += ["--patience", str(arguments.patience), "--max-epochs", str(arguments.max_epochs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{task} ended with {done.returncode}: {done.stderr[-1500:]}", flush=True)
         return
-    result = json.loads(done.stdout.strip().splitlines()[-1])
-    with arguments.results.open("a") as file:
-        file.write(json.dumps({**task, **result}) + "\n")
-    print(
-        f"{time.strftime('%H:%M:%S')} {task['log']:<11} {task['variant']:<22} seed {task['seed']}: "
-        f"valid {result['valid']:.4f} test {result['test']:.4f} epoch {result['best_epoch']}, "
-        f"{result['seconds']} s",
-        flush=True,
-    )
+    result = {**task, **json.loads(done.stdout.strip().splitlines()[-1])}
+    with arguments.trainings.open("a") as file:
+        file.write(json.dumps(result) + "\n")
+    show({key: result[key] for key in ("log", "variant", "seed", "valid", "test", "best_epoch", "seconds")})
 
 
-def read(path: Path) -> list[Hparams]:
+def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def show(rows: list[Hparams]) -> None:
-    """Means over the seeds, relative to the first variant of the log on the seeds that both have."""
-    by_log: defaultdict[str, defaultdict[str, dict[int, Hparams]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        by_log[row["log"]][row["variant"]][row["seed"]] = row
+def summary(trainings: list[Row]) -> list[Row]:
+    """Means over the seeds; gains over the log's first variant on the seeds that both have."""
+    by_log: defaultdict[str, defaultdict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
+    for training in trainings:
+        by_log[training["log"]][training["variant"]][training["seed"]] = training
+    rows = []
     for log, variants in by_log.items():
-        base = next(iter(variants.values()))
-        best = statistics.mean(row["valid"] for row in base.values())
-        print(f"\n{log}\n{HEADING}")
-        for name, by_seed in variants.items():
-            common = [seed for seed in by_seed if seed in base]
-            gain = {
-                part: _mean(by_seed[s][part] for s in common) / _mean(base[s][part] for s in common) - 1
-                for part in ("valid", "test")
-            }
-            reached = [
-                _mean(_epochs_to(row["curve"], share * best) for row in by_seed.values()) for share in SHARES
-            ]
-            print(
-                f"{name:<26}{len(by_seed):>5} {_spread(by_seed, 'valid'):>14} {_spread(by_seed, 'test'):>14} "
-                f"{gain['valid']:>+7.1%} {gain['test']:>+7.1%} "
-                f"{_mean(row['best_epoch'] for row in by_seed.values()):>5.0f} "
-                + " ".join(f"{value:>4.0f}" for value in reached)
-                + f" {statistics.median(row['epoch_s'] for row in by_seed.values()):>7.2f}"
+        first = next(iter(variants.values()))
+        level = _mean(training["valid"] for training in first.values())
+        for variant, by_seed in variants.items():
+            both = sorted(first.keys() & by_seed.keys())
+            rows.append(
+                {
+                    "log": log,
+                    "variant": variant,
+                    "seeds": len(by_seed),
+                    **{part: _spread(t[part] for t in by_seed.values()) for part in ("valid", "test")},
+                    **{f"{part}_gain": _gain(first, by_seed, both, part) for part in ("valid", "test")},
+                    "best_epoch": round(_mean(t["best_epoch"] for t in by_seed.values())),
+                    **{
+                        f"reach_{share}_%": _reach(by_seed.values(), level * share / 100)
+                        for share in (95, 99)
+                    },
+                    "epoch_s": round(statistics.median(t["epoch_s"] for t in by_seed.values()), 2),
+                }
             )
+    return rows
+
+
+def _gain(first: dict[int, Row], other: dict[int, Row], seeds: list[int], part: str) -> str | None:
+    if first is other or not seeds:
+        return None
+    return f"{_mean(other[s][part] for s in seeds) / _mean(first[s][part] for s in seeds) - 1:+.1%}"
+
+
+def _reach(trainings: Iterable[Row], level: float) -> int | None:
+    """Average the epochs at which the level is reached; None if a training never reaches it."""
+    epochs = [next((point[0] for point in t["curve"] if point[2] >= level), None) for t in trainings]
+    reached = [epoch for epoch in epochs if epoch is not None]
+    return round(_mean(reached)) if len(reached) == len(epochs) else None
 
 
 def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return statistics.mean(listed) if listed else float("nan")
+    return statistics.mean(values)
 
 
-def _epochs_to(curve: list[list[float]], level: float) -> float:
-    return next((point[0] for point in curve if point[2] >= level), float("nan"))
+def _spread(values: Iterable[float]) -> str:
+    numbers = list(values)
+    return f"{_mean(numbers):.4f}" + (f" ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else "")
 
 
-def _spread(by_seed: dict[int, Hparams], part: str) -> str:
-    values = [row[part] for row in by_seed.values()]
-    return f"{statistics.mean(values):.4f}" + (f" ±{statistics.stdev(values):.4f}" if len(values) > 1 else "")
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -172,32 +188,31 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--max-epochs", type=int, default=100)
     parser.add_argument("--patience", type=int, default=10)
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/seqsweep-learning"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--trainings", type=Path, default=TRAININGS)
+    add_folder(parser)
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.task is not None:
         print(json.dumps(train_one(arguments.task, arguments)))
         return
-    if arguments.show:
-        show(read(arguments.results))
-        return
-    from sweep.arguments import pairs
-
-    done = {(row["log"], row["variant"], row["seed"]) for row in read(arguments.results)}
+    done = {(t["log"], t["variant"], t["seed"]) for t in read(arguments.trainings)}
     tasks = []
     for seed in arguments.seeds:
         for text in arguments.variant:
-            name, _, words = text.partition(":")
+            variant, _, words = text.partition(":")
             own = pairs([word for word in words.split(",") if word], "--variant")
             for log in arguments.logs:
-                if (log, name, seed) not in done:
-                    hparams = {**BASE, **LOGS[log][2], **own}
-                    tasks.append({"log": log, "variant": name, "seed": seed, "hparams": hparams})
+                if (log, variant, seed) not in done:
+                    hparams = {**BASE, **LOGS[log].hparams, **own}
+                    tasks.append({"log": log, "variant": variant, "seed": seed, "hparams": hparams})
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda task: in_process(task, arguments), tasks))
-    show(read(arguments.results))
+    rows = summary(read(arguments.trainings))
+    for row in rows:
+        show(row)
+    variants = {t["variant"]: t["hparams"] for t in read(arguments.trainings)}
+    arguments.task = arguments.variant = None
+    write("learning", rows, arguments, variants={name: str(hparams) for name, hparams in variants.items()})
 
 
 if __name__ == "__main__":

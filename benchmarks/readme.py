@@ -28,7 +28,8 @@ NAMES = (
     "study_cost",
     "evaluation_schedule",
     "pruning",
-    "quality",
+    "learning",
+    "time_to_quality",
 )
 HEAD = """# Benchmarks
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, large_catalogue, readme
+from benchmarks import growth, large_catalogue, learning, readme
 from benchmarks.cases import Case, chosen
 from benchmarks.floor import Floor, block_flops, training_lengths
 from benchmarks.generated import prepared_log
@@ -155,3 +155,20 @@ def test_without_real_logs_the_generated_one_is_taken() -> None:
 
 def test_the_readme_is_what_the_records_say() -> None:
     readme.main(["--check"])
+
+
+def test_learning_keeps_what_it_has_trained(tmp_path: Path) -> None:
+    trainings = tmp_path / "trainings.jsonl"
+    arguments = ["--logs", "demo", "--seeds", "0", "--max-epochs", "1", "--trainings", str(trainings)]
+    arguments += ["--records", str(tmp_path), "--variant", "base:max_len=20,hidden_dim=16"]
+    learning.main([*arguments, "--seeds", "0"])
+    learning.main(
+        [*arguments, "--variant", "seen:max_len=20,hidden_dim=16,exclude_seen=true", "--seeds", "0"]
+    )
+    kept = learning.read(trainings)
+    assert [training["variant"] for training in kept] == ["base", "seen"]
+    assert kept[0]["valid"] != kept[1]["valid"] and len(kept[0]["curve"]) == 1
+    (record,) = newest("learning", tmp_path)
+    assert [row["variant"] for row in record["rows"]] == ["base", "seen"]
+    gain = kept[1]["valid"] / kept[0]["valid"] - 1
+    assert record["rows"][0]["valid_gain"] is None and record["rows"][1]["valid_gain"] == f"{gain:+.1%}"
