@@ -32,7 +32,7 @@ from data_pipeline.store import open_log
 from results.metrics import compute_metrics
 from sweep.arguments import pairs
 from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from sweep.hparams import typed_configs
+from sweep.hparams import known_keys, typed_configs
 from sweep.training import TrainBudget, build_model, new_state, train
 from sweep.trial import open_data
 
@@ -107,6 +107,13 @@ def train_one(task: Hparams, arguments: argparse.Namespace) -> Row:
         "epoch_s": round(sum(r.seconds for r in state.reports) / state.epoch, 3),
         "curve": [[r.epoch, round(r.loss, 4), round(r.objective, 5)] for r in state.reports],
     }
+
+
+def _hparams(log: str, own: Hparams) -> Hparams:
+    """Complete a variant's settings by those of the log and of `BASE` that its family has."""
+    usual = {**BASE, **LOGS[log].hparams}
+    known = known_keys(str(own.get("model", BASE["model"])))
+    return {"model": BASE["model"], **{key: usual[key] for key in usual if key in known}, **own}
 
 
 def in_process(task: Hparams, arguments: argparse.Namespace) -> None:
@@ -203,8 +210,9 @@ def main(argv: list[str] | None = None) -> None:
             own = pairs([word for word in words.split(",") if word], "--variant")
             for log in arguments.logs:
                 if (log, variant, seed) not in done:
-                    hparams = {**BASE, **LOGS[log].hparams, **own}
-                    tasks.append({"log": log, "variant": variant, "seed": seed, "hparams": hparams})
+                    tasks.append(
+                        {"log": log, "variant": variant, "seed": seed, "hparams": _hparams(log, own)}
+                    )
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda task: in_process(task, arguments), tasks))
     rows = summary(read(arguments.trainings))
