@@ -24,6 +24,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru4rec": ("gru4rec", {"hidden_dim": 16, "gru_dim": 24, "num_layers": 2}),
     "bert4rec": ("bert4rec", {"hidden_dim": 16, "num_heads": 2}),
     "hstu": ("hstu", {"hidden_dim": 16, "num_heads": 2}),
+    "lrurec": ("lrurec", {"hidden_dim": 16, "state_dim": 24}),
 }
 # Another value for every field of every config; what changes only training is listed apart.
 CHANGES: dict[str, Any] = {
@@ -45,6 +46,9 @@ CHANGES: dict[str, Any] = {
     "time_span": 3,
     "gru_dim": 40,
     "num_layers": 1,
+    "state_dim": 12,
+    "r_min": 0.3,
+    "r_max": 0.9,
     "time_buckets": 2,
     "target_time": True,
 }
@@ -160,7 +164,7 @@ def test_every_config_field_changes_something(variant: str, field: str) -> None:
         pytest.skip("tried from the plain variant")
     name, settings = VARIANTS[variant]
     whole = history([MAX_LEN, 6, 2])
-    if field == "max_len" and name == "gru4rec":
+    if field == "max_len" and name in ("gru4rec", "lrurec"):
         pytest.skip("no positions: it bounds what training and ranking hand over, which test_training sees")
     if field == "max_len":  # what is cut off is the caller's work; positions or scales are the model's
         whole = history([5, 4, 2])
