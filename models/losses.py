@@ -20,6 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 Ints = npt.NDArray[np.int64]
 
+# An excluded item's share of a softmax is e^-80, which is nothing: exp of minus infinity takes a CPU three times
+# as long as that of a number.
+NO_SHARE = -80.0
+
 MAX_NEGATIVE_ELEMENTS = 2**26  # numbers kept for a sampled loss's backward pass at a time: 256 MiB
 TILE = 2**17  # numbers gathered at a time by a thread of a CPU: they stay in its cache
 NUMBERS_A_SCORE = 8  # of them, beside the gathered embeddings: at most so many are kept of every score
@@ -336,7 +340,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     excluded.at(part).fill_(logit)
                     logit.scatter_(1, target, target_logit)
                 largest = logit.amax(1, keepdim=True)
-                exponential = logit.sub_(largest).exp_()
+                logit = logit.sub_(largest)
+                if excluded is not None:
+                    logit = logit.clamp_(min=NO_SHARE)
+                exponential = logit.exp_()
                 normaliser = exponential.sum(1, keepdim=True)
                 total += ((normaliser.log() + largest - target_logit) * weight).sum()
                 share = exponential.scatter_add_(1, target, -normaliser).to(dtype)
