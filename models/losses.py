@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 Ints = npt.NDArray[np.int64]
 
-# An excluded item's share of a softmax is e^-80, which is nothing: exp of minus infinity takes a CPU three times
-# as long as that of a number.
+# An excluded item's share of a softmax is e^-80, which is nothing: exp of minus infinity takes a CPU three
+# times as long as that of a number.
 NO_SHARE = -80.0
 
 MAX_NEGATIVE_ELEMENTS = 2**26  # numbers kept for a sampled loss's backward pass at a time: 256 MiB
