@@ -25,9 +25,9 @@ class LRURecConfig(ModelConfig):
     state_dim: PositiveInt = 128  # N; twice the width in the paper (3.2)
     num_blocks: PositiveInt = 2  # 2 in the paper (3.4)
     ffn_multiplier: PositiveInt = 4  # 4 in the paper (equation 8)
-    r_min: float = Field(default=0.8, ge=0, lt=1)  # of |lambda| at the start: a ring of .8 to .99 (3.2)
+    r_min: float = Field(default=0.8, ge=0, lt=1)  # of |lambda| at the start: a ring of 0.8 to 0.99 (3.2)
     r_max: float = Field(default=0.99, gt=0, lt=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)  # .2 on ML-1M, .6 on sparse logs (5.6)
+    dropout: float = Field(default=0.2, ge=0, lt=1)  # 0.2 on ML-1M, 0.6 on sparse logs (5.6)
 
     @model_validator(mode="after")
     def _ring_has_a_width(self) -> Self:
@@ -197,7 +197,8 @@ def _passes(length: int) -> Iterator[tuple[int, slice, slice]]:
     """
     steps = list(_powers_of_two(length))
     for s in steps:
-        yield s, *_places(2 * s - 1, s, length)
+        if 2 * s <= length:
+            yield s, *_places(2 * s - 1, s, length)
     for s in reversed(steps):
         if 3 * s <= length:
             yield s, *_places(3 * s - 1, s, length)

@@ -9,6 +9,7 @@ import optuna
 from search_spaces.bert4rec import BERT4REC_KNOWN_GOOD, bert4rec
 from search_spaces.gru4rec import GRU4REC_KNOWN_GOOD, gru4rec
 from search_spaces.hstu import HSTU_KNOWN_GOOD, hstu
+from search_spaces.lrurec import LRUREC_KNOWN_GOOD, lrurec
 from search_spaces.sasrec import SASREC_KNOWN_GOOD, sasrec
 from search_spaces.shared import Hparam
 from search_spaces.tisasrec import TISASREC_KNOWN_GOOD, tisasrec
@@ -21,6 +22,7 @@ SEARCH_SPACES: dict[str, Callable[[optuna.Trial], dict[str, Hparam]]] = {
     "gru4rec": gru4rec,
     "bert4rec": bert4rec,
     "hstu": hstu,
+    "lrurec": lrurec,
 }
 
 # Points to enqueue first, in the Optuna parameter names of the space.
@@ -30,6 +32,7 @@ KNOWN_GOOD: dict[str, list[dict[str, Hparam]]] = {
     "gru4rec": GRU4REC_KNOWN_GOOD,
     "bert4rec": BERT4REC_KNOWN_GOOD,
     "hstu": HSTU_KNOWN_GOOD,
+    "lrurec": LRUREC_KNOWN_GOOD,
 }
 
 # How many times the pruner's grace_epochs a family gets before it is judged; 1 where nothing is said.

@@ -212,7 +212,7 @@ def _compared_with_record(outcome: Evaluation, exported: Exported) -> str:
 def train(
     log: Annotated[str, typer.Argument(help="A log, or `demo`, a generated one.")] = "demo",
     model: Annotated[
-        str, typer.Option(help="sasrec, tisasrec, gru4rec, bert4rec, hstu", rich_help_panel=MODEL)
+        str, typer.Option(help="sasrec, tisasrec, gru4rec, bert4rec, hstu, lrurec", rich_help_panel=MODEL)
     ] = "sasrec",
     residual: Annotated[
         str | None,

@@ -7,7 +7,8 @@ import typer
 
 from sweep.layout import studies_below
 
-MODELS = ("bert4rec", "gru4rec", "hstu", "sasrec", "tisasrec", "all")  # a test compares them with MODELS
+# A test compares them with models.MODELS.
+MODELS = ("bert4rec", "gru4rec", "hstu", "lrurec", "sasrec", "tisasrec", "all")
 
 
 def complete_study(context: typer.Context, incomplete: str) -> list[str]:

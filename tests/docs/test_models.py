@@ -17,6 +17,7 @@ HEADINGS = {
     "gru4rec": "GRU4Rec",
     "bert4rec": "BERT4Rec",
     "hstu": "HSTU",
+    "lrurec": "LRURec",
 }
 Told = dict[str, tuple[str, str, str]]  # by hparam: values, condition, default
 

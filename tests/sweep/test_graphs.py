@@ -94,7 +94,7 @@ class FakeCapture:
         return replay
 
 
-@pytest.mark.parametrize("model_name", ["sasrec", "tisasrec", "bert4rec"])
+@pytest.mark.parametrize("model_name", ["sasrec", "tisasrec", "bert4rec", "lrurec"])
 @pytest.mark.parametrize("settings", LOSSES[:3], ids=lambda settings: settings["loss"])
 def test_recorded_steps_train_like_plain_ones(model_name: str, settings: dict[str, Any]) -> None:
     """Weights after five epochs, each step's loss, and how few records that takes."""

@@ -429,6 +429,20 @@ def test_onnx_of_a_model_that_reads_one_item(folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "model.onnx").is_file()
 
 
+def test_onnx_of_a_recurrence_by_a_scan(trained: Callable[[str], Path], tmp_path: Path) -> None:
+    """Whose passes depend on the length, and whose numbers are complex: the graph has neither."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    done("export", trained("lrurec"), "--onnx", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    recommender = load_model(trained("lrurec") / "best", "cpu")
+    for length in (1, 5, 12):
+        item_id_BL = np.arange(1, 2 * length + 1).reshape(2, length)
+        (score_BV,) = session.run(None, {"item_ids": item_id_BL})
+        histories = [[recommender.item_ids[item_id - 1] for item_id in row] for row in item_id_BL]
+        frame = recommender.recommend(histories, 1, exclude_seen=False)
+        assert frame["item"].tolist() == [recommender.item_ids[place] for place in score_BV.argmax(1)]
+
+
 def test_models_that_read_times_are_no_onnx(trained: Callable[[str], Path], tmp_path: Path) -> None:
     assert "reads times can't be exported" in refused(
         "export", trained("hstu"), "--onnx", tmp_path / "a.onnx"

@@ -168,6 +168,7 @@ def test_personal_clocks_of_users_who_do_not_train() -> None:
         {"model": "tisasrec", "loss": "sampled_softmax", "popularity_power": 0.5, "num_negatives": 4},
         {"model": "hstu"},
         {"model": "bert4rec"},
+        {"model": "lrurec"},
     ],
     ids=lambda hparams: str(hparams["model"]),
 )
