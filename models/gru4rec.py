@@ -4,8 +4,10 @@ Karatzoglou, CIKM 2018).
 Shapes: B batch, L length, D width of the item table, G width of the GRU layers, V items + padding.
 """
 
+from typing import Literal
+
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from data_pipeline.history import History
@@ -14,6 +16,8 @@ from models.layers import ItemTable, drop, embedding_scale, initialise
 
 
 class GRU4RecConfig(ModelConfig):
+    init: Literal["normal", "xavier"] = "xavier"  # normal maps take twice the epochs here (docs/decisions.md)
+    item_std: PositiveFloat = 0.03  # see GRU4Rec
     hidden_dim: PositiveInt = 64  # width of the item table, and of the states that are scored
     gru_dim: PositiveInt = 128
     num_layers: PositiveInt = 1

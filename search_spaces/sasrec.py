@@ -53,6 +53,7 @@ SASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         **SASREC_BLOCKS,
         "dropout": 0.1,
         "max_len": 200,
+        "window": "all",
         "exclude_seen": True,
     },
     {  # the same with the dropout that sparse logs are given (LRURec, eSASRec)
@@ -68,6 +69,7 @@ SASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "residual": "mhc",
         "num_streams": 4,
         "max_len": 200,
+        "window": "all",
         "exclude_seen": True,
     },
     {  # eSASRec's block: gated, SwiGLU, wide

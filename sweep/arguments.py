@@ -102,7 +102,7 @@ def pairs(texts: list[str], flag: str, *, text: bool = False) -> dict[str, Any]:
 def _scalar(value: str) -> Any:
     parse: Callable[[str], Any] = json.loads
     try:
-        parsed = parse(value)
+        parsed = parse(value.lower() if value in ("True", "False") else value)  # as pandas shows them
     except ValueError:
         return value
     return parsed if isinstance(parsed, int | float | bool) else value

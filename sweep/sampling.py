@@ -303,7 +303,8 @@ def _check_numeric(names: Sequence[str], asked: Asked) -> None:
 
 
 def _fixes(pins: Mapping[str, Any]) -> str:
-    return " ".join(f"--fix {name}={value}" for name, value in pins.items())
+    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in pins.items()}
+    return " ".join(f"--fix {name}={value}" for name, value in words.items())
 
 
 def sample_hparams(space: Space, trial: optuna.Trial) -> dict[str, Hparam]:

@@ -69,7 +69,7 @@ def test_widths_are_multiples_of_heads_and_counts_come_from_their_sets(name: str
         "batch_size": {32, 64, 128, 256},
         "num_streams": {2, 4},
         "time_span": {64, 128, 256, 512},
-        "window": {"last", "random"},
+        "window": {"last", "random", "all"},
     }
     hparams = draws(SEARCH_SPACES[name], 600)
     assert all(cast(int, h["hidden_dim"]) % cast(int, h.get("num_heads", 1)) == 0 for h in hparams)
