@@ -30,6 +30,8 @@ def sasrec(trial: optuna.Trial) -> dict[str, Hparam]:
         "dropout": dropout(trial),
         "max_len": max_len(trial),
         "position_std": position_std(trial),
+        # Normal was better on LastFM (+10 % valid), Xavier on Beauty (+4 %), with equal tables.
+        "init": trial.suggest_categorical("init", ["normal", "xavier"]),
         **residual(trial),
         **feed_forward(trial),
         **training(trial, SASREC_LOSSES),
@@ -41,6 +43,7 @@ SASREC_BLOCKS: dict[str, Hparam] = {
     "num_blocks": 2,
     "num_heads": 1,
     "position_std": 0.02,
+    "init": "normal",
     "residual": "plain",
     "norm": "original",
     "ffn_multiplier": 1,
@@ -59,6 +62,7 @@ SASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
     {  # the same with the dropout that sparse logs are given (LRURec, eSASRec)
         **TRAINING_DEFAULTS,
         **SASREC_BLOCKS,
+        "init": "xavier",
         "dropout": 0.4,
         "max_len": 50,
     },

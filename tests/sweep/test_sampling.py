@@ -227,7 +227,13 @@ def test_gp_and_cmaes_take_spaces_that_fit_them() -> None:
     check_sampler("gp", sasrec_with(residual="plain", loss="ce"), num_objectives=1)
     check_sampler("gp", sasrec_with(residual="gated", loss="gbce"), num_objectives=1)
     numbers = sasrec_with(
-        residual="plain", norm="pre", window="last", loss="ce", activation="relu", exclude_seen=False
+        residual="plain",
+        norm="pre",
+        window="last",
+        loss="ce",
+        activation="relu",
+        exclude_seen=False,
+        init="normal",
     )
     check_sampler("cmaes", numbers, num_objectives=1)
 
@@ -253,8 +259,8 @@ def test_gp_and_cmaes_take_spaces_that_fit_them() -> None:
             "cmaes",
             sasrec_with(residual="gated", loss="ce"),
             1,
-            "sampler cmaes takes numbers only, got the choices activation, window, exclude_seen: pin them "
-            "(--fix activation=relu --fix window=last --fix exclude_seen=false), or",
+            "sampler cmaes takes numbers only, got the choices init, activation, window, exclude_seen: pin "
+            "them (--fix init=normal --fix activation=relu --fix window=last --fix exclude_seen=false), or",
         ),
         (
             "cmaes",
@@ -289,7 +295,7 @@ def test_what_is_told_to_pin_makes_the_space_fit() -> None:
             pins.update(word.split("=") for word in words)  # type: ignore[misc]
             space = sasrec_with(**pins)
     check_sampler("cmaes", space, num_objectives=1)
-    assert pins.keys() == {"residual", "norm", "window", "loss", "activation", "exclude_seen"}
+    assert pins.keys() == {"residual", "norm", "window", "loss", "activation", "exclude_seen", "init"}
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
