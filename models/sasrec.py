@@ -3,6 +3,8 @@
 Shapes: B batch, L length, D width, V items + padding.
 """
 
+from typing import Literal
+
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from models.layers import (
 
 
 class SASRecConfig(BlocksConfig):
+    init: Literal["normal", "xavier"] = "xavier"  # better on two logs of three (docs/decisions.md)
     position_std: float = Field(default=0.02, ge=0)
 
 
