@@ -30,7 +30,7 @@ def sasrec(trial: optuna.Trial) -> dict[str, Hparam]:
         "dropout": dropout(trial),
         "max_len": max_len(trial),
         "position_std": position_std(trial),
-        # Xavier was better on ML-100K (+10 % valid) and Beauty (+4 %), normal on LastFM (+10 %), tables equal.
+        # Xavier was better on ML-100K (+10 % valid) and Beauty (+4 %), normal on LastFM (+10 %).
         "init": trial.suggest_categorical("init", ["normal", "xavier"]),
         **residual(trial),
         **feed_forward(trial),
