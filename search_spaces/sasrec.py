@@ -51,7 +51,7 @@ SASREC_BLOCKS: dict[str, Hparam] = {
 }
 
 SASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
-    {  # Klenitskiy and Vasilev 2023 on ML-1M: test NDCG@10 .1821 as published
+    {  # Klenitskiy and Vasilev 2023 on ML-1M, without seen items, over all windows (docs/decisions.md)
         **TRAINING_DEFAULTS,
         **SASREC_BLOCKS,
         "dropout": 0.1,
