@@ -3,9 +3,11 @@
 Shapes: B batch, L length, D width, H heads, K = D / H head width, V items + padding.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from data_pipeline.history import History
@@ -23,9 +25,11 @@ from models.layers import (
 
 
 class BERT4RecConfig(AttentionConfig):
+    init: Literal["normal", "xavier"] = "xavier"  # learns a ring that normal maps and small tables do not
+    item_std: PositiveFloat = 0.03
     num_heads: PositiveInt = 2
     ffn_multiplier: PositiveInt = 4
-    position_std: float = Field(default=0.02, ge=0)
+    position_std: float = Field(default=0.15, ge=0)
     mask_probability: float = Field(default=0.2, gt=0, lt=1)  # of an item; .2 on ML-1M, .6 on Beauty (4.4)
     mask_last_share: float = Field(default=0.1, ge=0, le=1)  # of sequences: their last item alone is masked
 

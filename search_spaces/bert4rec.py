@@ -41,7 +41,7 @@ BERT4REC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         "hidden_dim": 64,
         "num_blocks": 2,
         "num_heads": 2,
-        "position_std": 0.02,
+        "position_std": 0.15,
         "dropout": 0.1,
         "max_len": 200,
         "mask_probability": 0.2,
