@@ -69,6 +69,7 @@ SASREC_KNOWN_GOOD: list[dict[str, Hparam]] = [
         **TRAINING_DEFAULTS,
         **{key: value for key, value in SASREC_BLOCKS.items() if key != "norm"},
         "dropout": 0.1,
+        "init": "normal",
         "residual": "mhc",
         "num_streams": 4,
         "max_len": 200,
