@@ -188,13 +188,16 @@ def train(
     device = sequences.device
     flush_denormals()
     keep_freed_memory()
+    is_ragged = config.loss == "ce" and config.exclude_seen  # no shape that a graph could be recorded for
+    on_one_gpu = device.type == "cuda" and workers.size == 1
+    uses_graphs = budget.cuda_graphs and on_one_gpu and micro_batch_size is None and not is_ragged
     batches = TrainBatches(
         sequences,
         max_len=state.model.config.max_len,
         batch_size=config.batch_size,
         window=config.window,
         task=_task(state.model),
-        equal=config.batch_by,
+        equal="sequences" if uses_graphs else config.batch_by,  # graphs want few shapes
         with_times=state.model.uses_time,
     )
     if len(batches) == 0:
@@ -205,16 +208,7 @@ def train(
     sampler = NegativeSampler(sequences, config)
     autocast = budget.autocast and device.type == "cuda"
     num_steps = max_epochs * len(batches)
-    graphs = None
-    is_ragged = config.loss == "ce" and config.exclude_seen  # no shape that a graph could be recorded for
-    if (
-        budget.cuda_graphs
-        and device.type == "cuda"
-        and micro_batch_size is None
-        and workers.size == 1
-        and not is_ragged
-    ):
-        graphs = GraphedSteps(state, config, autocast=autocast)
+    graphs = GraphedSteps(state, config, autocast=autocast) if uses_graphs else None
     while not (state.reports and state.reports[-1].last):
         last_epoch = _last_epoch(state, config, budget, max_epochs)
         due = next_evaluation(state.epoch, budget.eval_schedule, rungs=rungs, last_epoch=last_epoch)
