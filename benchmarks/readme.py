@@ -35,7 +35,8 @@ HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.readme` from the newest records in `records/`: do not edit. `make bench` runs
 all but the peers, `make bench-peers` those, with RecTools in an environment of its own; both end by making
-this page. `learning` and `time_to_quality` take hours and are run by hand. Run from the folder of the project; each also runs alone. Logs are looked for in `$SEQSWEEP_DATA`,
+this page. `learning` and `time_to_quality` take hours and are run by hand.
+Run from the folder of the project; each also runs alone. Logs are looked for in `$SEQSWEEP_DATA`,
 else in `../shared/data`; without them `train_epoch` and `rank_users` take the generated log. A GPU is used
 where there is one (`--device cpu` leaves it alone). Nothing here is a test: machines are noisy, so compare
 what one run measured, and read ratios rather than seconds.
