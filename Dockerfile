@@ -28,8 +28,10 @@ WORKDIR /opt/seqsweep
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir sweep models data_pipeline search_spaces results results/report \
-    && for package in */ */*/; do touch "${package}__init__.py"; done \
+    .venv/bin/python -c "import pathlib, tomllib; \
+        named = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['tool']['setuptools']['packages']; \
+        folders = [pathlib.Path(*(name.split('.')[1:] or [name])) for name in named]; \
+        [(folder.mkdir(), (folder / '__init__.py').touch()) for folder in folders]" \
     && .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt torch -e .
 COPY . .
 

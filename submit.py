@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 home = Path(os.environ.get("SEQSWEEP_HOME", "~/seqsweep")).expanduser().absolute()
-if not (home / "sweep").is_dir():
+if not (home / "seqsweep").is_dir():
     sys.exit(f"error: no checkout of seqsweep is in {home}: bring one by file_mounts, or set SEQSWEEP_HOME")
 own = home / ".venv/bin/python"
 python = str(own) if own.exists() else sys.executable
 os.chdir(home)
-os.execv(python, [python, "-m", "sweep", "on-head", *sys.argv[1:]])
+os.execv(python, [python, "-m", "seqsweep", "on-head", *sys.argv[1:]])

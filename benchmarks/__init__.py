@@ -1,3 +1,3 @@
 """Measured by hand and by `make bench`, never timed inside tests."""
 
-import sweep  # noqa: F401  # says how Ray authenticates, before any script imports Ray
+import seqsweep.sweep  # noqa: F401  # says how Ray authenticates, before any script imports Ray

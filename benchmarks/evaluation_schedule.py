@@ -26,17 +26,17 @@ from typing import Any
 import torch
 
 from benchmarks.record import Row, add_folder, prepare_process, show, write
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.store import open_log
-from results.metrics import compute_metrics
-from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from sweep.hparams import typed_configs
-from sweep.pruning import RungTable
-from sweep.schedule import GROWTH, EvalSchedule, next_evaluation
-from sweep.search import suggest_grace
-from sweep.training import TrainBudget, build_model, new_state, train
-from sweep.trial import TrialData, open_data
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.results.metrics import compute_metrics
+from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.pruning import RungTable
+from seqsweep.sweep.schedule import GROWTH, EvalSchedule, next_evaluation
+from seqsweep.sweep.search import suggest_grace
+from seqsweep.sweep.training import TrainBudget, build_model, new_state, train
+from seqsweep.sweep.trial import TrialData, open_data
 
 DATA = Path(os.environ.get("SEQSWEEP_DATA", "../shared/data"))
 METRIC = "ndcg@10"

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.record import wait
-from data_pipeline.store import SequenceLog
+from seqsweep.data_pipeline.store import SequenceLog
 
 Ints = NDArray[np.int64]
 

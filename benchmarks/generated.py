@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
 
 POPULARITY_POWER = 0.9  # of the rank
 

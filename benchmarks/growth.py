@@ -31,11 +31,11 @@ from benchmarks.record import (
     show,
     write,
 )
-from data_pipeline.store import open_log
-from models.sasrec import SASRec, SASRecConfig
-from sweep.evaluation import ProtocolConfig
-from sweep.training import TrainBudget, TrainConfig, build_model, new_state, train
-from sweep.trial import open_data
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.sweep.evaluation import ProtocolConfig
+from seqsweep.sweep.training import TrainBudget, TrainConfig, build_model, new_state, train
+from seqsweep.sweep.trial import open_data
 
 NUM_BLOCKS = 2
 MEASURES = ("epoch_s", "rank_s", "peak_mb")

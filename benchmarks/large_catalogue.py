@@ -37,14 +37,14 @@ from benchmarks.record import (
     show,
     write,
 )
-from data_pipeline.split import Targets
-from data_pipeline.store import open_log
-from models.losses import MAX_NEGATIVE_ELEMENTS, NUMBERS_A_SCORE
-from models.sasrec import SASRec, SASRecConfig
-from sweep.evaluation import ROWS_STEP, SCORES_AT_A_TIME, ProtocolConfig, Ranker
-from sweep.host import KEPT_BLOCK
-from sweep.training import TrainBudget, TrainConfig, TrainState, build_model, new_state, train
-from sweep.trial import open_data
+from seqsweep.data_pipeline.split import Targets
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.models.losses import MAX_NEGATIVE_ELEMENTS, NUMBERS_A_SCORE
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.sweep.evaluation import ROWS_STEP, SCORES_AT_A_TIME, ProtocolConfig, Ranker
+from seqsweep.sweep.host import KEPT_BLOCK
+from seqsweep.sweep.training import TrainBudget, TrainConfig, TrainState, build_model, new_state, train
+from seqsweep.sweep.trial import open_data
 
 WIDTH, NUM_BLOCKS, MAX_LEN, BATCH_SIZE = 64, 2, 50, 128
 # Of a block: input, two norms, 3 of the projection, attention's and its projection's output, two layers of

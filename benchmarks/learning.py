@@ -26,15 +26,15 @@ from typing import Any
 import torch
 
 from benchmarks.record import HERE, Row, add_folder, show, write
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.store import open_log
-from results.metrics import compute_metrics
-from sweep.arguments import pairs
-from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from sweep.hparams import known_keys, typed_configs
-from sweep.training import TrainBudget, build_model, new_state, train
-from sweep.trial import open_data
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.results.metrics import compute_metrics
+from seqsweep.sweep.arguments import pairs
+from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from seqsweep.sweep.hparams import known_keys, typed_configs
+from seqsweep.sweep.training import TrainBudget, build_model, new_state, train
+from seqsweep.sweep.trial import open_data
 
 TRAININGS = HERE / "records" / "learning.jsonl"
 Hparams = dict[str, Any]

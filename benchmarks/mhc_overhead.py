@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.floor import BACKWARD, FLOAT_BYTES, Floor, Rates, block_flops, rates
 from benchmarks.record import Row, add_settings, measured, set_up, show, wait, write
-from data_pipeline.history import History
-from models.losses import ce
-from models.sasrec import SASRec, SASRecConfig
-from sweep.training import MAX_LOGITS_CPU, MAX_LOGITS_GPU
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.losses import ce
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.sweep.training import MAX_LOGITS_CPU, MAX_LOGITS_GPU
 
 NUM_ITEMS, NUM_BLOCKS = 3416, 2
 WIDTHS = (50, 128)

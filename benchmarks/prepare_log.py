@@ -87,7 +87,7 @@ def as_text(number: pa.Array[Any], prefix: str) -> pa.Array[Any]:
 def measure(path: Path, address: str | None) -> dict[str, float]:
     """Seconds and peak memory of `seqsweep prepare` on an empty cache."""
     cache = Path(tempfile.mkdtemp(prefix="prepared-", dir=path.parent))
-    command = [sys.executable, "-m", "sweep", "prepare", "--data", str(path), "--cache", str(cache)]
+    command = [sys.executable, "-m", "seqsweep", "prepare", "--data", str(path), "--cache", str(cache)]
     if address is not None:
         command += ["--address", address]
     try:

@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.record import add_folder, write
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from results.leaderboard import EPOCHS_FILE, LEADERBOARD_FILE
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.results.leaderboard import EPOCHS_FILE, LEADERBOARD_FILE
 
 PRUNERS = ("none", "asha")
 
@@ -41,7 +41,7 @@ def measure(pruner: str, folder: Path, seed: int, arguments: argparse.Namespace)
         "runs": folder,
         "cache": folder.parent / "cache",
     }
-    command = [sys.executable, "-m", "sweep", "run"]
+    command = [sys.executable, "-m", "seqsweep", "run"]
     command += [f"--{name}={value}" for name, value in settings.items()]
     command += [f"--fix={pin}" for pin in arguments.fix]
     started = time.perf_counter()

@@ -23,9 +23,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.record import Row, add_folder, show, write
 from benchmarks.store_sharing import LOG, STORE, Reader, mappings
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.store import SequenceLog, open_log
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import SequenceLog, open_log
 from tests.cluster.nodes import Network, why_not
 from tests.cluster.ray_nodes import start_head, start_worker, told, wait_to_join
 

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import Row, add_folder, show, write
-from results.leaderboard import StudyFacts
-from results.metrics import METRICS
-from search_spaces import SEARCH_SPACES
-from search_spaces.compose import compose
-from sweep.publish import Publisher
-from sweep.study import JOURNAL_NAME, SearchConfig, Study
+from seqsweep.results.leaderboard import StudyFacts
+from seqsweep.results.metrics import METRICS
+from seqsweep.search_spaces import SEARCH_SPACES
+from seqsweep.search_spaces.compose import compose
+from seqsweep.sweep.publish import Publisher
+from seqsweep.sweep.study import JOURNAL_NAME, SearchConfig, Study
 
 NUM_TPE = 20  # proposals of TPE at each of its sizes
 NUM_FSYNCS = 200

@@ -14,10 +14,10 @@ from typing import Any
 import optuna
 
 from benchmarks.record import add_folder, measured, show, write
-from sweep.cluster import connect
-from sweep.config import HardwareConfig
-from sweep.study import SearchConfig, Study
-from sweep.tuner import run_trials
+from seqsweep.sweep.cluster import connect
+from seqsweep.sweep.config import HardwareConfig
+from seqsweep.sweep.study import SearchConfig, Study
+from seqsweep.sweep.tuner import run_trials
 
 
 def trivial(config: dict[str, Any]) -> None:

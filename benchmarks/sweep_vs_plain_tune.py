@@ -35,14 +35,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.record import add_folder, write
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.store import open_log
-from search_spaces import KNOWN_GOOD
-from search_spaces.points import points_to_enqueue
-from sweep.search import StudyError, suggest_grace
-from sweep.study import JOURNAL_NAME
-from sweep.study_reader import StudyReader
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.search_spaces import KNOWN_GOOD
+from seqsweep.search_spaces.points import points_to_enqueue
+from seqsweep.sweep.search import StudyError, suggest_grace
+from seqsweep.sweep.study import JOURNAL_NAME
+from seqsweep.sweep.study_reader import StudyReader
 
 POLL_S = 0.2
 METRIC = "best_ndcg@10"  # the best so far: Tune's searcher learns a trial's last value
@@ -333,7 +333,7 @@ def time_seqsweep(folder: Path, seed: int, arguments: argparse.Namespace) -> tup
         "runs": folder,
         "cache": folder.parent / "cache",
     }
-    command = [sys.executable, "-m", "sweep", "run"]
+    command = [sys.executable, "-m", "seqsweep", "run"]
     command += [f"--{name}={value}" for name, value in settings.items()] + [f"--fix={pin}" for pin in pins]
     watch = Watch(folder / "ours")
     with open(folder / "ours.txt", "w") as output:

@@ -51,10 +51,10 @@ from benchmarks.record import (
     show,
     write,
 )
-from data_pipeline.store import SequenceLog
-from sweep.arguments import pairs
-from sweep.hparams import typed_configs
-from sweep.training import TrainBudget, build_model, new_state, train
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.sweep.arguments import pairs
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.training import TrainBudget, build_model, new_state, train
 
 OURS, TEXTBOOK, RECTOOLS = "ours", "textbook", "RecTools"
 SHARES = (0.95, 0.99)

@@ -27,10 +27,10 @@ from benchmarks.record import (
     wait,
     write,
 )
-from data_pipeline.history import History, Times
-from models import SequenceModel
-from models.sasrec import SASRec, SASRecConfig
-from models.tisasrec import TiSASRec, TiSASRecConfig
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.models import SequenceModel
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.models.tisasrec import TiSASRec, TiSASRecConfig
 
 NUM_ITEMS, WIDTH, NUM_BLOCKS = 3416, 50, 2
 ATTENTION = {"sasrec": 4, "tisasrec": 8}  # operations of a pair of places, by width

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_pipeline.build import Columns, Notify, Ordered, Origin, filtered
-from data_pipeline.config import DataConfig
-from data_pipeline.filters import Interactions, has_core
-from data_pipeline.fingerprint import compute_fingerprint, hash_inputs
-from data_pipeline.order import is_stored_by_item
-from data_pipeline.prepare import prepare_with
-from data_pipeline.schema import Counts, DataError, Manifest
-from data_pipeline.sources import input_files, read_interactions
-from data_pipeline.store import SequenceLog, open_log, read_item_ids, read_user_ids
+from seqsweep.data_pipeline.build import Columns, Notify, Ordered, Origin, filtered
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.filters import Interactions, has_core
+from seqsweep.data_pipeline.fingerprint import compute_fingerprint, hash_inputs
+from seqsweep.data_pipeline.order import is_stored_by_item
+from seqsweep.data_pipeline.prepare import prepare_with
+from seqsweep.data_pipeline.schema import Counts, DataError, Manifest
+from seqsweep.data_pipeline.sources import input_files, read_interactions
+from seqsweep.data_pipeline.store import SequenceLog, open_log, read_item_ids, read_user_ids
 
 TOGETHER = "prepare both together"
 

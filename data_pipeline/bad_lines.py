@@ -5,12 +5,12 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.columns import Role, id_problem
-from data_pipeline.layout import TextLayout
-from data_pipeline.schema import DataError
-from data_pipeline.separators import long_fields
-from data_pipeline.text_file import MAX_LINE_BYTES, cut, explain_stream_error, open_lines, told
-from data_pipeline.times import EXPECTED_TIME, NUMBER, TimeKind, time_kind
+from seqsweep.data_pipeline.columns import Role, id_problem
+from seqsweep.data_pipeline.layout import TextLayout
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.separators import long_fields
+from seqsweep.data_pipeline.text_file import MAX_LINE_BYTES, cut, explain_stream_error, open_lines, told
+from seqsweep.data_pipeline.times import EXPECTED_TIME, NUMBER, TimeKind, time_kind
 
 
 def locate_bad_line(path: Path, layout: TextLayout, reason: str) -> DataError:

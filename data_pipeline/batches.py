@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_pipeline.device import DeviceSequences
-from data_pipeline.history import History, Times
-from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
 
 # Batches are cut from users sorted by length within a shuffled chunk: long enough for little padding, short
 # enough that who meets whom in a batch stays random. With 32 padding is 2 % of Games and 3 % of ML-1M.

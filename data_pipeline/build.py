@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipeline.config import DataConfig
-from data_pipeline.facts import Content, check_lengths, describe
-from data_pipeline.filters import Interactions, apply_filters, codes
-from data_pipeline.order import (
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.facts import Content, check_lengths, describe
+from seqsweep.data_pipeline.filters import Interactions, apply_filters, codes
+from seqsweep.data_pipeline.order import (
     Rows,
     ShardRows,
     is_stored_by_item,
@@ -25,9 +25,9 @@ from data_pipeline.order import (
     order_by_row,
     raw_ranks,
 )
-from data_pipeline.schema import Counts, Manifest, Neighbours, Shard, TimeUnit
-from data_pipeline.shards import cut_users, write_ids, write_shard
-from data_pipeline.store import ITEM_IDS, USER_IDS
+from seqsweep.data_pipeline.schema import Counts, Manifest, Neighbours, Shard, TimeUnit
+from seqsweep.data_pipeline.shards import cut_users, write_ids, write_shard
+from seqsweep.data_pipeline.store import ITEM_IDS, USER_IDS
 
 Notify = Callable[[str], None]
 Codes = NDArray[np.int32]

@@ -10,11 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.columns import ROLES, Role, find_columns, first_bad_row
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import DataError
-from data_pipeline.text_file import printable, told
-from data_pipeline.times import EXPECTED_TIME, parse_times, time_kind
+from seqsweep.data_pipeline.columns import ROLES, Role, find_columns, first_bad_row
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.text_file import printable, told
+from seqsweep.data_pipeline.times import EXPECTED_TIME, parse_times, time_kind
 
 COLUMNAR_SUFFIXES = {".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Feather"}
 AnyArray: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any]"

@@ -9,10 +9,10 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import DataError
-from data_pipeline.text_file import cut, printable
-from data_pipeline.times import encode_time
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.text_file import cut, printable
+from seqsweep.data_pipeline.times import encode_time
 
 Role = Literal["user", "item", "rating", "timestamp"]
 ROLES: tuple[Role, ...] = ("user", "item", "rating", "timestamp")

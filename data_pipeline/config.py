@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data_pipeline.dates import whole_seconds
+from seqsweep.data_pipeline.dates import whole_seconds
 
 ColumnRole = Literal["user", "item", "rating", "timestamp", "time"]
 

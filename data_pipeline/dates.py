@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from data_pipeline.schema import TimeUnit
+from seqsweep.data_pipeline.schema import TimeUnit
 
 EXPECTED_DATE = "seconds since 1970 or an ISO date such as 2003-01-31 or 2003-01-31T12:00:00Z"
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from data_pipeline.columnar import columnar_schema, first_rows
-from data_pipeline.columns import Role, find_columns
-from data_pipeline.config import DataConfig
-from data_pipeline.json_lines import json_layout
-from data_pipeline.layout import LAYOUTS, SEPARATOR_NAMES, TextLayout
-from data_pipeline.recognise import Recognised, input_files, recognise_source
-from data_pipeline.schema import TimeUnit
-from data_pipeline.sequences import check_sequences
-from data_pipeline.store import MANIFEST
-from data_pipeline.text_file import printable, read_head
-from data_pipeline.times import unit_of
+from seqsweep.data_pipeline.columnar import columnar_schema, first_rows
+from seqsweep.data_pipeline.columns import Role, find_columns
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.json_lines import json_layout
+from seqsweep.data_pipeline.layout import LAYOUTS, SEPARATOR_NAMES, TextLayout
+from seqsweep.data_pipeline.recognise import Recognised, input_files, recognise_source
+from seqsweep.data_pipeline.schema import TimeUnit
+from seqsweep.data_pipeline.sequences import check_sequences
+from seqsweep.data_pipeline.store import MANIFEST
+from seqsweep.data_pipeline.text_file import printable, read_head
+from seqsweep.data_pipeline.times import unit_of
 
 NUM_ROWS = 3
 

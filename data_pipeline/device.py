@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data_pipeline.history import History, Times
-from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.schema import DataError
-from data_pipeline.split import training_mask
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.data_pipeline.ids import PAD_ITEM_ID
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.split import training_mask
 
 Ints = npt.NDArray[np.int64]
 

@@ -32,10 +32,10 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from data_pipeline.build import TOLD_ROWS, Origin
-from data_pipeline.config import DataConfig
-from data_pipeline.distributed_files import Log, hash_files, read_files
-from data_pipeline.distributed_rows import (
+from seqsweep.data_pipeline.build import TOLD_ROWS, Origin
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.distributed_files import Log, hash_files, read_files
+from seqsweep.data_pipeline.distributed_rows import (
     UNSEEN,
     Alive,
     Codes,
@@ -51,17 +51,17 @@ from data_pipeline.distributed_rows import (
     update,
     update_groups,
 )
-from data_pipeline.distributed_shards import Written, check_arrived, write_by_hash, write_shards
-from data_pipeline.facts import Content, check_lengths, describe
-from data_pipeline.filters import FILTERS, has_core, nothing_left, sample_users
-from data_pipeline.fingerprint import compute_fingerprint
-from data_pipeline.order import is_stored_by_item, raw_ranks
-from data_pipeline.prepare import Notify, is_prepared, prepare, prepare_with
-from data_pipeline.progress import TOLD_BYTES
-from data_pipeline.schema import Counts, DataError, Manifest, Neighbours, TimeUnit
-from data_pipeline.shards import cut_users, write_ids
-from data_pipeline.sources import input_files, source_format
-from data_pipeline.store import ITEM_IDS, USER_IDS
+from seqsweep.data_pipeline.distributed_shards import Written, check_arrived, write_by_hash, write_shards
+from seqsweep.data_pipeline.facts import Content, check_lengths, describe
+from seqsweep.data_pipeline.filters import FILTERS, has_core, nothing_left, sample_users
+from seqsweep.data_pipeline.fingerprint import compute_fingerprint
+from seqsweep.data_pipeline.order import is_stored_by_item, raw_ranks
+from seqsweep.data_pipeline.prepare import Notify, is_prepared, prepare, prepare_with
+from seqsweep.data_pipeline.progress import TOLD_BYTES
+from seqsweep.data_pipeline.schema import Counts, DataError, Manifest, Neighbours, TimeUnit
+from seqsweep.data_pipeline.shards import cut_users, write_ids
+from seqsweep.data_pipeline.sources import input_files, source_format
+from seqsweep.data_pipeline.store import ITEM_IDS, USER_IDS
 
 GROUP_ROWS = 2**20  # so many rows, on average, are searched for equal ones at a time
 CLUSTER_FAILURES = (

@@ -12,12 +12,12 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from data_pipeline.config import DataConfig
-from data_pipeline.distributed_rows import FILE_SHIFT, Codes, Recode, Stored, dataset, update
-from data_pipeline.filters import codes
-from data_pipeline.schema import DataError, TimeUnit
-from data_pipeline.sources import read_interactions, source_format
-from data_pipeline.store import hash_file
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.distributed_rows import FILE_SHIFT, Codes, Recode, Stored, dataset, update
+from seqsweep.data_pipeline.filters import codes
+from seqsweep.data_pipeline.schema import DataError, TimeUnit
+from seqsweep.data_pipeline.sources import read_interactions, source_format
+from seqsweep.data_pipeline.store import hash_file
 
 T = TypeVar("T")
 

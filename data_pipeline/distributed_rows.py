@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from ray.data import Dataset, from_arrow_refs
 from ray.data.context import ShuffleStrategy
 
-from data_pipeline.config import DataConfig
-from data_pipeline.filters import Interactions, mask_of
-from data_pipeline.schema import Counts, TimeUnit
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.filters import Interactions, mask_of
+from seqsweep.data_pipeline.schema import Counts, TimeUnit
 
 Codes = NDArray[np.int32]
 Ints = NDArray[np.int64]

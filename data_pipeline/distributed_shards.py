@@ -16,11 +16,11 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from data_pipeline.distributed_files import results
-from data_pipeline.distributed_rows import Ints, Stored, column, update_groups
-from data_pipeline.order import ShardRows, neighbours, order_by_hash, order_by_row
-from data_pipeline.schema import DataError, Neighbours, Shard
-from data_pipeline.shards import write_shard
+from seqsweep.data_pipeline.distributed_files import results
+from seqsweep.data_pipeline.distributed_rows import Ints, Stored, column, update_groups
+from seqsweep.data_pipeline.order import ShardRows, neighbours, order_by_hash, order_by_row
+from seqsweep.data_pipeline.schema import DataError, Neighbours, Shard
+from seqsweep.data_pipeline.shards import write_shard
 
 MAX_PARTITIONS = 1000
 ATTEMPT = "attempt-"

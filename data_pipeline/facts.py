@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline import demo
-from data_pipeline.config import DataConfig
-from data_pipeline.fingerprint import preparation_settings
-from data_pipeline.schema import (
+from seqsweep.data_pipeline import demo
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.fingerprint import preparation_settings
+from seqsweep.data_pipeline.schema import (
     MIN_INTERACTIONS,
     SCHEMA_VERSION,
     Counts,
@@ -25,10 +25,10 @@ from data_pipeline.schema import (
     TieOrder,
     TimeUnit,
 )
-from data_pipeline.sources import source_format
-from data_pipeline.split import count_cold_targets, leave_one_out
-from data_pipeline.store import SequenceLog, map_shards
-from data_pipeline.text_file import strip_compression
+from seqsweep.data_pipeline.sources import source_format
+from seqsweep.data_pipeline.split import count_cold_targets, leave_one_out
+from seqsweep.data_pipeline.store import SequenceLog, map_shards
+from seqsweep.data_pipeline.text_file import strip_compression
 
 Notify = Callable[[str], None]
 Ceilings = dict[str, dict[str, dict[str, float]]]

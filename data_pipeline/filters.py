@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import UNITS_PER_SECOND, Counts, DataError, TimeUnit
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import UNITS_PER_SECOND, Counts, DataError, TimeUnit
 
 Mask = NDArray[np.bool_]
 

@@ -5,12 +5,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from data_pipeline.columns import named_columns
-from data_pipeline.config import DataConfig
-from data_pipeline.demo import DemoConfig
-from data_pipeline.schema import SCHEMA_VERSION, Settings
-from data_pipeline.sources import source_format
-from data_pipeline.store import hash_file
+from seqsweep.data_pipeline.columns import named_columns
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.demo import DemoConfig
+from seqsweep.data_pipeline.schema import SCHEMA_VERSION, Settings
+from seqsweep.data_pipeline.sources import source_format
+from seqsweep.data_pipeline.store import hash_file
 
 
 def preparation_settings(config: DataConfig) -> Settings:

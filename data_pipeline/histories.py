@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_pipeline.build import filtered
-from data_pipeline.config import DataConfig
-from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.order import (
+from seqsweep.data_pipeline.build import filtered
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.ids import PAD_ITEM_ID
+from seqsweep.data_pipeline.order import (
     ShardRows,
     is_stored_by_item,
     neighbours,
@@ -26,10 +26,10 @@ from data_pipeline.order import (
     order_by_row,
     raw_ranks,
 )
-from data_pipeline.prepare import checked_log, is_prepared
-from data_pipeline.schema import UNITS_PER_SECOND, DataError, TimeUnit
-from data_pipeline.sources import read_interactions
-from data_pipeline.store import open_log, read_item_ids, read_user_ids
+from seqsweep.data_pipeline.prepare import checked_log, is_prepared
+from seqsweep.data_pipeline.schema import UNITS_PER_SECOND, DataError, TimeUnit
+from seqsweep.data_pipeline.sources import read_interactions
+from seqsweep.data_pipeline.store import open_log, read_item_ids, read_user_ids
 
 Ints = NDArray[np.int64]
 Times = TypeVar("Times", Ints, Tensor)

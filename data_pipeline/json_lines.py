@@ -13,11 +13,11 @@ from typing import IO, Any, Literal, cast
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from data_pipeline.columnar import gather
-from data_pipeline.columns import Role, find_columns, first_bad_row, id_problem
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import DataError
-from data_pipeline.text_file import (
+from seqsweep.data_pipeline.columnar import gather
+from seqsweep.data_pipeline.columns import Role, find_columns, first_bad_row, id_problem
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.text_file import (
     MAX_LINE_BYTES,
     cut,
     explain_stream_error,
@@ -26,7 +26,7 @@ from data_pipeline.text_file import (
     read_head,
     told,
 )
-from data_pipeline.times import EXPECTED_TIME, NUMBER, parse_times, time_kind
+from seqsweep.data_pipeline.times import EXPECTED_TIME, NUMBER, parse_times, time_kind
 
 Kind = Literal["text", "integer", "number", "nothing", "true or false", "list", "object"]
 KINDS: dict[type, Kind] = {

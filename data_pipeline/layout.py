@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_pipeline.columns import (
+from seqsweep.data_pipeline.columns import (
     Role,
     find_columns,
     is_usual_name,
@@ -16,10 +16,10 @@ from data_pipeline.columns import (
     role_of_usual_name,
     shown,
 )
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import DataError
-from data_pipeline.separators import choose_separator, long_fields, split_line
-from data_pipeline.text_file import Head, cut, open_lines, read_head, told
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.separators import choose_separator, long_fields, split_line
+from seqsweep.data_pipeline.text_file import Head, cut, open_lines, read_head, told
 
 # What columns without names mean: the forms of MovieLens, Amazon and the papers' preprocessed files.
 COLUMNS_BY_COUNT: dict[int, dict[Role, int]] = {

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_pipeline.schema import MIN_INTERACTIONS, Neighbours
+from seqsweep.data_pipeline.schema import MIN_INTERACTIONS, Neighbours
 
 ASCENDING_SHARE = 0.9  # a log stored by user and item has all ties ascending; an unsorted one about half
 MIN_TELLING_PAIRS = 10  # fewer may all ascend by chance: in 1 of 1,024 logs at 10, in every second one at 1

@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from data_pipeline.build import Origin, build_log
-from data_pipeline.config import DataConfig
-from data_pipeline.fingerprint import compute_fingerprint, hash_inputs
-from data_pipeline.progress import reading
-from data_pipeline.schema import DataError, Manifest
-from data_pipeline.sources import input_files, read_interactions, read_table
-from data_pipeline.store import MANIFEST, NewerManifestError, damaged_files, read_manifest
+from seqsweep.data_pipeline.build import Origin, build_log
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.fingerprint import compute_fingerprint, hash_inputs
+from seqsweep.data_pipeline.progress import reading
+from seqsweep.data_pipeline.schema import DataError, Manifest
+from seqsweep.data_pipeline.sources import input_files, read_interactions, read_table
+from seqsweep.data_pipeline.store import MANIFEST, NewerManifestError, damaged_files, read_manifest
 
 __all__ = ["DataConfig", "prepare", "prepare_table"]
 

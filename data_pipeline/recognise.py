@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from data_pipeline.columnar import COLUMNAR_SUFFIXES, is_columnar
-from data_pipeline.columns import role_of_usual_name
-from data_pipeline.config import DataConfig
-from data_pipeline.layout import RECBOLE_NAME, SEPARATOR_NAMES
-from data_pipeline.schema import DataError
-from data_pipeline.separators import SAMPLED_LINES, choose_separator, field_count, split_line
-from data_pipeline.text_file import COMPRESSIONS, read_head, strip_compression
+from seqsweep.data_pipeline.columnar import COLUMNAR_SUFFIXES, is_columnar
+from seqsweep.data_pipeline.columns import role_of_usual_name
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.layout import RECBOLE_NAME, SEPARATOR_NAMES
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.separators import SAMPLED_LINES, choose_separator, field_count, split_line
+from seqsweep.data_pipeline.text_file import COMPRESSIONS, read_head, strip_compression
 
 FORMATS = ("demo", "plain", "delimited", "movielens", "recbole", "json_lines", "sequences", "columnar")
 

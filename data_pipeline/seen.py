@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.device import DeviceSequences
 
 Ints = npt.NDArray[np.int64]
 

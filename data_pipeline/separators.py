@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from data_pipeline.text_file import MAX_LINE_BYTES
+from seqsweep.data_pipeline.text_file import MAX_LINE_BYTES
 
 CANDIDATES = (",", "\t", ";", "|", "::", "^")  # of equally good ones the first
 SAMPLED_LINES = 20

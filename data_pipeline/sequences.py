@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipeline.columns import first_bad_row, id_problem, needed_columns
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import DataError
-from data_pipeline.text_file import (
+from seqsweep.data_pipeline.columns import first_bad_row, id_problem, needed_columns
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.text_file import (
     MAX_LINE_BYTES,
     cut,
     explain_stream_error,

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_pipeline.schema import SEQUENCES, SEQUENCES_WITHOUT_TIME, Shard, StoredFile
-from data_pipeline.store import hash_file
+from seqsweep.data_pipeline.schema import SEQUENCES, SEQUENCES_WITHOUT_TIME, Shard, StoredFile
+from seqsweep.data_pipeline.store import hash_file
 
 MAX_SHARD_INTERACTIONS = 2**31 - 1  # list offsets are int32
 

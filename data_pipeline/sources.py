@@ -9,18 +9,18 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from data_pipeline import demo
-from data_pipeline.columnar import read_columnar, read_frame
-from data_pipeline.columns import interactions_table, shown
-from data_pipeline.config import DataConfig
-from data_pipeline.describe import SourceGuess, describe_source
-from data_pipeline.json_lines import read_json_lines
-from data_pipeline.layout import LAYOUTS
-from data_pipeline.recognise import guess_format, input_files, source_format
-from data_pipeline.schema import DataError
-from data_pipeline.sequences import read_sequences
-from data_pipeline.text import read_text
-from data_pipeline.text_file import told
+from seqsweep.data_pipeline import demo
+from seqsweep.data_pipeline.columnar import read_columnar, read_frame
+from seqsweep.data_pipeline.columns import interactions_table, shown
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.describe import SourceGuess, describe_source
+from seqsweep.data_pipeline.json_lines import read_json_lines
+from seqsweep.data_pipeline.layout import LAYOUTS
+from seqsweep.data_pipeline.recognise import guess_format, input_files, source_format
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.sequences import read_sequences
+from seqsweep.data_pipeline.text import read_text
+from seqsweep.data_pipeline.text_file import told
 
 __all__ = [
     "SOURCES",

@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.dates import EXPECTED_DATE, iso_date, microseconds
-from data_pipeline.schema import UNITS_PER_SECOND, DataError
-from data_pipeline.store import SequenceLog
+from seqsweep.data_pipeline.dates import EXPECTED_DATE, iso_date, microseconds
+from seqsweep.data_pipeline.schema import UNITS_PER_SECOND, DataError
+from seqsweep.data_pipeline.store import SequenceLog
 
 Ints = NDArray[np.int64]
 Notify = Callable[[str], None]

@@ -10,12 +10,18 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from data_pipeline.bad_lines import locate_bad_line, open_quote
-from data_pipeline.columns import first_bad_row
-from data_pipeline.layout import TextLayout
-from data_pipeline.streams import PlainIntegers, QuoteCounter, SingleSeparator, Source, SqueezedBlanks
-from data_pipeline.text_file import MAX_LINE_BYTES, explain_stream_error, open_bytes, told
-from data_pipeline.times import TIME_TYPES, time_kind
+from seqsweep.data_pipeline.bad_lines import locate_bad_line, open_quote
+from seqsweep.data_pipeline.columns import first_bad_row
+from seqsweep.data_pipeline.layout import TextLayout
+from seqsweep.data_pipeline.streams import (
+    PlainIntegers,
+    QuoteCounter,
+    SingleSeparator,
+    Source,
+    SqueezedBlanks,
+)
+from seqsweep.data_pipeline.text_file import MAX_LINE_BYTES, explain_stream_error, open_bytes, told
+from seqsweep.data_pipeline.times import TIME_TYPES, time_kind
 
 SEPARATOR_STREAMS = {"::": SingleSeparator, "blanks": SqueezedBlanks}
 INTEGER = re.compile(r"-?[0-9]{1,19}")

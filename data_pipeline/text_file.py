@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 import pyarrow as pa
 
-from data_pipeline.schema import DataError
+from seqsweep.data_pipeline.schema import DataError
 
 Codec = Literal["gzip", "bz2", "zstd", "lz4"]
 COMPRESSIONS: dict[str, Codec] = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.schema import UNITS_PER_SECOND, TimeUnit
+from seqsweep.data_pipeline.schema import UNITS_PER_SECOND, TimeUnit
 
 EXPECTED_TIME = "a timestamp of 0 or more: integer or float seconds, milliseconds or an ISO date-time"
 NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.layers import PackedLinear, draw_kept
+from seqsweep.models.layers import PackedLinear, draw_kept
 
 ROWS = 64  # queries of a tile: few of them see few keys, so that L * L is not computed whole
 TILE = 2**18  # weights of a tile a thread: they stay in cache

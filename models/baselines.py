@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data_pipeline.history import History
+from seqsweep.data_pipeline.history import History
 
 RECENT_SHARE = 0.1  # of the training interactions: those that count as recent
 MAX_NEIGHBOURS = 100  # kept of each item

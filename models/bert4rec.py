@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from data_pipeline.history import History
-from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
-from models.attention import BidirectionalSelfAttention
-from models.interface import AttentionConfig, SequenceModel
-from models.layers import (
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
+from seqsweep.models.attention import BidirectionalSelfAttention
+from seqsweep.models.interface import AttentionConfig, SequenceModel
+from seqsweep.models.layers import (
     LAYER_NORM_EPS,
     ItemTable,
     drop,

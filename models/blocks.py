@@ -10,10 +10,10 @@ import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
-from models.attention import CausalSelfAttention
-from models.hyper_connections import HyperConnection
-from models.interface import AttentionConfig, last_places
-from models.layers import LAYER_NORM_EPS, FeedForward
+from seqsweep.models.attention import CausalSelfAttention
+from seqsweep.models.hyper_connections import HyperConnection
+from seqsweep.models.interface import AttentionConfig, last_places
+from seqsweep.models.layers import LAYER_NORM_EPS, FeedForward
 
 
 class BlocksConfig(AttentionConfig):

@@ -10,9 +10,9 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from data_pipeline.history import History
-from models.interface import ModelConfig, SequenceModel
-from models.layers import ItemTable, drop, embedding_scale, initialise
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.interface import ModelConfig, SequenceModel
+from seqsweep.models.layers import ItemTable, drop, embedding_scale, initialise
 
 
 class GRU4RecConfig(ModelConfig):

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from data_pipeline.history import History, Times
-from models.interface import AttentionConfig, SequenceModel
-from models.layers import (
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.models.interface import AttentionConfig, SequenceModel
+from seqsweep.models.layers import (
     LAYER_NORM_EPS,
     ItemTable,
     PackedLinear,

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.layers import SelfInitialised
+from seqsweep.models.layers import SelfInitialised
 
 if TYPE_CHECKING:
-    from models.blocks import BlocksConfig
+    from seqsweep.models.blocks import BlocksConfig
 
 RMS_EPS = 1e-6
 

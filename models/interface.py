@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from data_pipeline.history import History
+from seqsweep.data_pipeline.history import History
 
 REAL_ITEMS = slice(1, None)
 

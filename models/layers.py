@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipeline.ids import PAD_ITEM_ID
-from models.interface import ModelConfig
+from seqsweep.data_pipeline.ids import PAD_ITEM_ID
+from seqsweep.models.interface import ModelConfig
 
 LINEAR_STD = 0.02  # of linear maps at the start: BERT's, and so RecBole's and most references'
 LAYER_NORM_EPS = 1e-8  # of the references; torch's default 1e-5 moves the golden values

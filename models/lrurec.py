@@ -15,9 +15,9 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from data_pipeline.history import History
-from models.interface import ModelConfig, SequenceModel, last_places
-from models.layers import LAYER_NORM_EPS, ItemTable, SelfInitialised, drop, initialise
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.interface import ModelConfig, SequenceModel, last_places
+from seqsweep.models.layers import LAYER_NORM_EPS, ItemTable, SelfInitialised, drop, initialise
 
 
 class LRURecConfig(ModelConfig):

@@ -8,11 +8,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from data_pipeline.history import History
-from models.attention import CausalSelfAttention
-from models.blocks import Blocks, BlocksConfig
-from models.interface import SequenceModel
-from models.layers import (
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.attention import CausalSelfAttention
+from seqsweep.models.blocks import Blocks, BlocksConfig
+from seqsweep.models.interface import SequenceModel
+from seqsweep.models.layers import (
     LAYER_NORM_EPS,
     ItemTable,
     drop,

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from data_pipeline.history import History, Times
-from models.attention import KEPT_WEIGHTS, tiles
-from models.blocks import Blocks, BlocksConfig
-from models.interface import SequenceModel
-from models.layers import (
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.models.attention import KEPT_WEIGHTS, tiles
+from seqsweep.models.blocks import Blocks, BlocksConfig
+from seqsweep.models.interface import SequenceModel
+from seqsweep.models.layers import (
     LAYER_NORM_EPS,
     ItemTable,
     draw_kept,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.leaderboard import Place, load_finalists, load_leaderboard, names_a_file
+from seqsweep.results.leaderboard import Place, load_finalists, load_leaderboard, names_a_file
 
 STATES = ("complete", "pruned", "failed", "running", "queued")
 MUST_AGREE = ("fingerprint", "protocol", "metric")  # or the values say nothing about each other

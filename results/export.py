@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
-from results.durable import sync
+from seqsweep.results.durable import sync
 
 Weights = Mapping[str, npt.NDArray[np.generic]]
 

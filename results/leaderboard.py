@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.durable import sync
-from results.errors import TableError
-from results.schema import (
+from seqsweep.results.durable import sync
+from seqsweep.results.errors import TableError
+from seqsweep.results.schema import (
     FAMILY,
     SCHEMA_VERSION,
     EpochRecord,

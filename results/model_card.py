@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from results.leaderboard import StudyFacts
-from results.metrics import METRICS
-from results.schema import TrialRecord
+from seqsweep.results.leaderboard import StudyFacts
+from seqsweep.results.metrics import METRICS
+from seqsweep.results.schema import TrialRecord
 
 LIMIT_OF_SPLIT = {
     "leave_one_out": "Leave-one-out mixes times: some users' training lies after other users' targets, which "
@@ -62,7 +62,7 @@ def model_card(
 
 
 USE = """```python
-from sweep import load_model
+from seqsweep import load_model
 
 model = load_model("runs/{study}/best")  # this folder
 model.recommend([model.item_ids[:3]], times=[[0, 60, 120]], k=10)  # raw item ids, oldest first

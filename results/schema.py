@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from results.metrics import METRICS
+from seqsweep.results.metrics import METRICS
 
 SCHEMA_VERSION = 1  # the schema only ever grows: a column is never renamed, retyped or given another meaning
 

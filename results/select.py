@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from results.errors import TableError
-from results.leaderboard import STATE_ORDER
+from seqsweep.results.errors import TableError
+from seqsweep.results.leaderboard import STATE_ORDER
 
 OUTSIDE_RANKING = ("baseline", "ceiling")  # what a trial is read against
 ORDERED: dict[str, Callable[[Any, Any], Any]] = {

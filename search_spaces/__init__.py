@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+if __name__ == "search_spaces":  # two names would mean two of each class
+    raise ImportError("search_spaces is a part of seqsweep: import seqsweep.search_spaces")
+
 from collections.abc import Callable
 
 import optuna
 
-from search_spaces.bert4rec import BERT4REC_KNOWN_GOOD, bert4rec
-from search_spaces.gru4rec import GRU4REC_KNOWN_GOOD, gru4rec
-from search_spaces.hstu import HSTU_KNOWN_GOOD, hstu
-from search_spaces.lrurec import LRUREC_KNOWN_GOOD, lrurec
-from search_spaces.sasrec import SASREC_KNOWN_GOOD, sasrec
-from search_spaces.shared import Hparam
-from search_spaces.tisasrec import TISASREC_KNOWN_GOOD, tisasrec
+from seqsweep.search_spaces.bert4rec import BERT4REC_KNOWN_GOOD, bert4rec
+from seqsweep.search_spaces.gru4rec import GRU4REC_KNOWN_GOOD, gru4rec
+from seqsweep.search_spaces.hstu import HSTU_KNOWN_GOOD, hstu
+from seqsweep.search_spaces.lrurec import LRUREC_KNOWN_GOOD, lrurec
+from seqsweep.search_spaces.sasrec import SASREC_KNOWN_GOOD, sasrec
+from seqsweep.search_spaces.shared import Hparam
+from seqsweep.search_spaces.tisasrec import TISASREC_KNOWN_GOOD, tisasrec
 
 __all__ = ["GRACE_FACTORS", "KNOWN_GOOD", "SEARCH_SPACES", "Hparam"]
 

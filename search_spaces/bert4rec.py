@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 
-from search_spaces.shared import (
+from seqsweep.search_spaces.shared import (
     TRAINING_DEFAULTS,
     Hparam,
     dropout,

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from optuna.distributions import IntDistribution
 
-from search_spaces import SEARCH_SPACES
-from search_spaces.errors import SpaceError
-from search_spaces.pinned import bounds_of, parse_all, pinned_space
-from search_spaces.shared import Hparam, nearest
-from search_spaces.walk import (
+from seqsweep.search_spaces import SEARCH_SPACES
+from seqsweep.search_spaces.errors import SpaceError
+from seqsweep.search_spaces.pinned import bounds_of, parse_all, pinned_space
+from seqsweep.search_spaces.shared import Hparam, nearest
+from seqsweep.search_spaces.walk import (
     Asked,
     Space,
     condition,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import optuna
 
-from search_spaces.sasrec import SASREC_LOSSES
-from search_spaces.shared import (
+from seqsweep.search_spaces.sasrec import SASREC_LOSSES
+from seqsweep.search_spaces.shared import (
     TRAINING_DEFAULTS,
     Hparam,
     dropout,

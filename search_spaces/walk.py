@@ -15,8 +15,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from search_spaces.errors import SpaceError
-from search_spaces.shared import Hparam
+from seqsweep.search_spaces.errors import SpaceError
+from seqsweep.search_spaces.shared import Hparam
 
 Space = Callable[[optuna.Trial], Mapping[str, Hparam]]
 

@@ -17,10 +17,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from sweep.failures import read_failure
-from sweep.requests import TrialRequest
-from sweep.search import StudyError
-from sweep.study import Study
+from seqsweep.sweep.failures import read_failure
+from seqsweep.sweep.requests import TrialRequest
+from seqsweep.sweep.search import StudyError
+from seqsweep.sweep.study import Study
 
 # Tune goes through all trials of an experiment again and again: a long study is run as several.
 TRIALS_PER_EXPERIMENT = 500

@@ -6,23 +6,23 @@ from collections.abc import Callable
 
 import torch
 
-from models import MODELS
-from results.schema import Hparam
-from sweep.commands import Inbox
-from sweep.config import SpaceConfig, StudyConfig
-from sweep.driver import event_files, stop_on_signals
-from sweep.errors import ConfigError
-from sweep.failures import classify
-from sweep.hparams import known_keys, pins_by_family, typed_configs
-from sweep.mailbox import Report
-from sweep.mirror import Mirror
-from sweep.progress import View
-from sweep.publish import Publisher
-from sweep.requests import TrialRequest
-from sweep.search import SearchConfig, rungs_of
-from sweep.study import Study
-from sweep.trial import TrialContext, TrialData, hold, train_request
-from sweep.workers import ALONE
+from seqsweep.models import MODELS
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.commands import Inbox
+from seqsweep.sweep.config import SpaceConfig, StudyConfig
+from seqsweep.sweep.driver import event_files, stop_on_signals
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.failures import classify
+from seqsweep.sweep.hparams import known_keys, pins_by_family, typed_configs
+from seqsweep.sweep.mailbox import Report
+from seqsweep.sweep.mirror import Mirror
+from seqsweep.sweep.progress import View
+from seqsweep.sweep.publish import Publisher
+from seqsweep.sweep.requests import TrialRequest
+from seqsweep.sweep.search import SearchConfig, rungs_of
+from seqsweep.sweep.study import Study
+from seqsweep.sweep.trial import TrialContext, TrialData, hold, train_request
+from seqsweep.sweep.workers import ALONE
 
 # Of a training without a search; what a model has no such setting for is left out.
 DEFAULTS: dict[str, Hparam] = {

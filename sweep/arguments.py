@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweep.complete import complete_study
+from seqsweep.sweep.complete import complete_study
 
 DATA = "Data"
 SEARCH = "Search"
@@ -88,7 +88,7 @@ def column_names(columns: str | None) -> dict[str, Any] | None:
 
 def pairs(texts: list[str], flag: str, *, text: bool = False) -> dict[str, Any]:
     """key=value words; values read as JSON where they are (1e-3, true), else as text."""
-    from sweep.errors import ConfigError
+    from seqsweep.sweep.errors import ConfigError
 
     pairs: dict[str, Any] = {}
     for word in texts:

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from data_pipeline.schema import Manifest
-from data_pipeline.split import training_mask
-from models.baselines import BASELINES, TrainingPart
-from results.metrics import compute_metrics
-from results.schema import TrialRecord
-from sweep.evaluation import ProtocolConfig, Ranker
-from sweep.trial import TrialData
+from seqsweep.data_pipeline.schema import Manifest
+from seqsweep.data_pipeline.split import training_mask
+from seqsweep.models.baselines import BASELINES, TrainingPart
+from seqsweep.results.metrics import compute_metrics
+from seqsweep.results.schema import TrialRecord
+from seqsweep.sweep.evaluation import ProtocolConfig, Ranker
+from seqsweep.sweep.trial import TrialData
 
 
 def score_baselines(data: TrialData, protocol: ProtocolConfig, objective: str) -> list[TrialRecord]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat
 
-from sweep.study import Study
+from seqsweep.sweep.study import Study
 
 SECONDS_BETWEEN = 2.0
 SECONDS_BETWEEN_DISK = 30.0  # thousands of checkpoints on a network drive are slow to add up

@@ -6,9 +6,9 @@ Shapes: U evaluated users, N candidates, B users with candidates still missing, 
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.store import SequenceLog
-from sweep.seeds import derive_seed
+from seqsweep.data_pipeline.ids import PAD_ITEM_ID
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.sweep.seeds import derive_seed
 
 
 def draw_candidates(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sweep.files import TRIALS, BucketPath, StudyPath, open_whole, write_whole
+from seqsweep.sweep.files import TRIALS, BucketPath, StudyPath, open_whole, write_whole
 
 FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint.pt"

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sweep import cli_data, cli_doctor, cli_jobs, cli_model, cli_study, cli_tables
-from sweep.arguments import (
+from seqsweep.sweep import cli_data, cli_doctor, cli_jobs, cli_model, cli_study, cli_tables
+from seqsweep.sweep.arguments import (
     BUDGET,
     HARDWARE,
     SEARCH,
@@ -38,10 +38,10 @@ from sweep.arguments import (
     resolve,
     without_none,
 )
-from sweep.cli_tables import print_leaderboard, say_what_is_there
-from sweep.complete import complete_models, complete_settings, complete_study
-from sweep.console import COMMAND_VARIABLE, say, study_folder, user_errors
-from sweep.help import Command, Commands, print_version
+from seqsweep.sweep.cli_tables import print_leaderboard, say_what_is_there
+from seqsweep.sweep.complete import complete_models, complete_settings, complete_study
+from seqsweep.sweep.console import COMMAND_VARIABLE, say, study_folder, user_errors
+from seqsweep.sweep.help import Command, Commands, print_version
 
 # What is done with the arguments of `run`: settings file or study, flags, a study to warm-start from.
 Act = Callable[[str | None, dict[str, Any], str | None], int]
@@ -268,7 +268,7 @@ def run_here(settings: str | None, given: dict[str, Any], warm_start: str | None
 
 def settings_path(settings: str, runs: Path) -> tuple[Path, Path | None]:
     """Of a study.toml, or of a study by its name; and the study's folder, where it is one's."""
-    from sweep.layout import JOURNAL_NAME
+    from seqsweep.sweep.layout import JOURNAL_NAME
 
     path = Path(settings)
     if not path.is_file() and (runs / settings / "study.toml").is_file():
@@ -280,9 +280,9 @@ def settings_path(settings: str, runs: Path) -> tuple[Path, Path | None]:
 
 def run_settings(path: Path | None, given: dict[str, Any], warm_start: Path | None = None) -> int:
     """Run the study of a settings file, or of flags alone; the exit status."""
-    from sweep.config import StudyConfig
-    from sweep.driver import run_study
-    from sweep.progress import Progress
+    from seqsweep.sweep.config import StudyConfig
+    from seqsweep.sweep.driver import run_study
+    from seqsweep.sweep.progress import Progress
 
     config = StudyConfig.build(given) if path is None else StudyConfig.load(path, given)
     with Progress(Console(), config.training.objective) as progress:
@@ -307,10 +307,10 @@ def spaces(
     points: Annotated[bool, typer.Option("--points", help="Also the points that are tried first.")] = False,
 ) -> None:
     """What a study may move, by family: bounds, and what depends on what."""
-    from search_spaces import KNOWN_GOOD, SEARCH_SPACES
-    from search_spaces.describe import describe_space
-    from sweep.config import SpaceConfig, StudyConfig
-    from sweep.tables import points_table, space_table
+    from seqsweep.search_spaces import KNOWN_GOOD, SEARCH_SPACES
+    from seqsweep.search_spaces.describe import describe_space
+    from seqsweep.sweep.config import SpaceConfig, StudyConfig
+    from seqsweep.sweep.tables import points_table, space_table
 
     with user_errors():
         config: SpaceConfig = StudyConfig.build({"space": {"models": models.split(",")}}).space

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweep.arguments import (
+from seqsweep.sweep.arguments import (
     HARDWARE,
     Cache,
     Columns,
@@ -24,7 +24,7 @@ from sweep.arguments import (
     column_names,
     without_none,
 )
-from sweep.console import relative, say, user_errors
+from seqsweep.sweep.console import relative, say, user_errors
 
 
 def prepare(
@@ -50,11 +50,11 @@ def prepare(
     cache: Cache = None,
 ) -> None:
     """Read a log, order it and write the shards that studies train on; print what was found."""
-    from data_pipeline.append import append as append_to
-    from data_pipeline.prepare import prepare as prepare_log
-    from data_pipeline.store import open_log
-    from sweep.config import StudyConfig
-    from sweep.log_report import log_lines
+    from seqsweep.data_pipeline.append import append as append_to
+    from seqsweep.data_pipeline.prepare import prepare as prepare_log
+    from seqsweep.data_pipeline.store import open_log
+    from seqsweep.sweep.config import StudyConfig
+    from seqsweep.sweep.log_report import log_lines
 
     with user_errors():
         section = {
@@ -84,9 +84,9 @@ def prepare(
 
 
 def _on_cluster(data: Any, cache: Path, address: str) -> Path:
-    from data_pipeline.distributed import prepare_distributed
-    from sweep.cluster import connect
-    from sweep.config import HardwareConfig
+    from seqsweep.data_pipeline.distributed import prepare_distributed
+    from seqsweep.sweep.cluster import connect
+    from seqsweep.sweep.config import HardwareConfig
 
     with connect(HardwareConfig(address=address), say):
         return prepare_distributed(data, cache, say)
@@ -107,11 +107,11 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """What a log would be taken for, and what it holds; nothing is kept."""
-    from data_pipeline.describe import describe_source
-    from data_pipeline.prepare import prepare as prepare_log
-    from data_pipeline.store import open_log
-    from sweep.config import StudyConfig
-    from sweep.log_report import as_record, guess_lines, log_lines
+    from seqsweep.data_pipeline.describe import describe_source
+    from seqsweep.data_pipeline.prepare import prepare as prepare_log
+    from seqsweep.data_pipeline.store import open_log
+    from seqsweep.sweep.config import StudyConfig
+    from seqsweep.sweep.log_report import as_record, guess_lines, log_lines
 
     with user_errors(), tempfile.TemporaryDirectory() as folder:
         section = {

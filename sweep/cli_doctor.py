@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sweep.arguments import Runs
-from sweep.console import say, user_errors
+from seqsweep.sweep.arguments import Runs
+from seqsweep.sweep.console import say, user_errors
 
 
 def doctor(
@@ -17,7 +17,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """What a study would meet on this machine: versions, devices, memory, disks, Ray."""
-    from sweep.doctor import Finding, examine
+    from seqsweep.sweep.doctor import Finding, examine
 
     with user_errors():
         findings: list[Finding] = []

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweep.arguments import Runs
-from sweep.console import relative, say, study_folder, user_errors
+from seqsweep.sweep.arguments import Runs
+from seqsweep.sweep.console import relative, say, study_folder, user_errors
 
 if TYPE_CHECKING:
-    from sweep.jobs import Cluster, StudyJob
-    from sweep.shipping import Launch
+    from seqsweep.sweep.jobs import Cluster, StudyJob
+    from seqsweep.sweep.shipping import Launch
 
 DASHBOARD = "http://127.0.0.1:8265"
 Address = Annotated[
@@ -43,7 +43,7 @@ def submit(
     The checkout is sent along, also a log of at most 64 MiB that lies in it; any other log is a path on the
     cluster. Relative folders (--runs, --cache) lie below ~/seqsweep of the head.
     """
-    from sweep.shipping import Launch
+    from seqsweep.sweep.shipping import Launch
 
     with user_errors():
         command = shlex.join(["seqsweep", *sys.argv[1:]])
@@ -52,7 +52,7 @@ def submit(
 
 def on_head(context: typer.Context) -> None:
     """What `submit.py` calls on the head, in its checkout: words of the command line, key=value too."""
-    from sweep.shipping import Launch
+    from seqsweep.sweep.shipping import Launch
 
     verb, *words = context.args or ["run"]
     if verb == "run":
@@ -91,7 +91,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it ends.")] = False,
 ) -> None:
     """What a study's job has printed."""
-    from sweep.jobs import Cluster, split_log
+    from seqsweep.sweep.jobs import Cluster, split_log
 
     with user_errors():
         cluster = Cluster(address)
@@ -105,8 +105,8 @@ def logs(
 
 def jobs(address: Address = DASHBOARD) -> None:
     """The studies that jobs of a cluster run, or ran."""
-    from sweep.jobs import Cluster
-    from sweep.tables import jobs_table
+    from seqsweep.sweep.jobs import Cluster
+    from seqsweep.sweep.tables import jobs_table
 
     with user_errors():
         latest = {job.study: job for job in Cluster(address).jobs()}
@@ -131,9 +131,9 @@ def fetch(
     ] = None,
 ) -> None:
     """Bring a study's tables, journal and best model home; also while it runs."""
-    from sweep.files import BucketPath, check_store
-    from sweep.jobs import Cluster
-    from sweep.parcel import check_replaceable, fetch_from_store, read_frame, unpack
+    from seqsweep.sweep.files import BucketPath, check_store
+    from seqsweep.sweep.jobs import Cluster
+    from seqsweep.sweep.parcel import check_replaceable, fetch_from_store, read_frame, unpack
 
     with user_errors():
         check_replaceable(to / study)
@@ -154,7 +154,7 @@ def fetch(
 
 def parcel(study: Study, runs: Runs = RUNS) -> None:
     """Print a study's results as `fetch` reads them; it runs this on the head."""
-    from sweep.parcel import frame, pack
+    from seqsweep.sweep.parcel import frame, pack
 
     with user_errors():
         for lines in frame(pack(study_folder(study, runs))):
@@ -163,8 +163,8 @@ def parcel(study: Study, runs: Runs = RUNS) -> None:
 
 def stop_job(study: str, address: str, trial: int | None, runs: Path | None) -> None:
     """`seqsweep stop --address`: the study's job, or one trial of it."""
-    from sweep.errors import ClusterError
-    from sweep.jobs import Cluster
+    from seqsweep.sweep.errors import ClusterError
+    from seqsweep.sweep.jobs import Cluster
 
     cluster = Cluster(address)
     if trial is not None:
@@ -180,7 +180,7 @@ def stop_job(study: str, address: str, trial: int | None, runs: Path | None) -> 
 
 def print_job_status(study: str, address: str, runs: Path | None) -> None:
     """`seqsweep status --address`."""
-    from sweep.jobs import Cluster
+    from seqsweep.sweep.jobs import Cluster
 
     cluster = Cluster(address)
     job = cluster.latest(study)
@@ -204,7 +204,7 @@ def _submit(words: Sequence[str], address: str, detach: bool, launch: Launch, co
 
 
 def _seqsweep(words: Sequence[str], act: Any = None) -> int:
-    from sweep.cli import app
+    from seqsweep.sweep.cli import app
 
     status = typer.main.get_command(app).main(
         args=list(words), prog_name="seqsweep", standalone_mode=False, obj=act
@@ -222,10 +222,16 @@ def _submit_study(
     launch: Launch,
     command: str,
 ) -> int:
-    from sweep.config import StudyConfig
-    from sweep.errors import ConfigError
-    from sweep.jobs import STOP_WAIT_S, Cluster
-    from sweep.shipping import check_before_shipping, metadata_of, run_words, shipped_settings, variables
+    from seqsweep.sweep.config import StudyConfig
+    from seqsweep.sweep.errors import ConfigError
+    from seqsweep.sweep.jobs import STOP_WAIT_S, Cluster
+    from seqsweep.sweep.shipping import (
+        check_before_shipping,
+        metadata_of,
+        run_words,
+        shipped_settings,
+        variables,
+    )
 
     config = StudyConfig.build(given) if settings is None else StudyConfig.load(Path(settings), given)
     check_before_shipping(config)
@@ -256,7 +262,7 @@ def _submit_study(
 
 def _follow(cluster: Cluster, job: StudyJob) -> int:
     """Until the job ends; its exit status. Ctrl-C leaves it running."""
-    from sweep.job_log import JobLog, LostError
+    from seqsweep.sweep.job_log import JobLog, LostError
 
     log = JobLog(cluster, job, _write)
     try:
@@ -291,7 +297,7 @@ def _say_how_to_join(cluster: Cluster, job: StudyJob) -> None:
 
 def _ask(cluster: Cluster, study: str, words: str, runs: Path | None) -> str:
     """A command on the study's folder on the head, wherever its job, or `runs`, says that is."""
-    from sweep.shipping import Launch
+    from seqsweep.sweep.shipping import Launch
 
     job = cluster.latest(study)
     launch = Launch() if job is None else job.launch

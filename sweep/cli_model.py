@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweep.arguments import (
+from seqsweep.sweep.arguments import (
     Cache,
     Columns,
     Cuts,
@@ -32,12 +32,12 @@ from sweep.arguments import (
     protocol_settings,
     without_none,
 )
-from sweep.complete import complete_study
-from sweep.console import relative, say, user_errors
+from seqsweep.sweep.complete import complete_study
+from seqsweep.sweep.console import relative, say, user_errors
 
 if TYPE_CHECKING:
-    from sweep.evaluate import Evaluation
-    from sweep.exported import Exported
+    from seqsweep.sweep.evaluate import Evaluation
+    from seqsweep.sweep.exported import Exported
 
 MODEL = "Model"
 RUNS = Path("runs")
@@ -81,10 +81,10 @@ def recommend(
     runs: Runs = RUNS,
 ) -> None:
     """The best items for every user of a log, from all that the user did, to a Parquet or CSV file."""
-    from data_pipeline.histories import read_raw_log
-    from sweep.evaluate import data_settings, own_data, own_log
-    from sweep.inference import Recommender
-    from sweep.recommend_files import (
+    from seqsweep.data_pipeline.histories import read_raw_log
+    from seqsweep.sweep.evaluate import data_settings, own_data, own_log
+    from seqsweep.sweep.inference import Recommender
+    from seqsweep.sweep.recommend_files import (
         check_apart,
         check_output,
         chosen_users,
@@ -146,8 +146,8 @@ def evaluate(
     cache: Cache = None,
 ) -> None:
     """Measure a trained model as its study did: the same split, ranking and numbers. Nothing is trained."""
-    from data_pipeline.split import silent
-    from sweep.evaluate import evaluate as evaluate_model
+    from seqsweep.data_pipeline.split import silent
+    from seqsweep.sweep.evaluate import evaluate as evaluate_model
 
     with user_errors():
         exported = _exported(model, runs, device)
@@ -248,11 +248,11 @@ def train(
     """Train one model without a search; a study of one trial. The same command goes on after a kill."""
     from rich.console import Console
 
-    from sweep.alone import one_training, pinned_space, train_alone
-    from sweep.cli_tables import print_leaderboard, say_what_is_there
-    from sweep.config import StudyConfig
-    from sweep.driver import run_study
-    from sweep.progress import Progress
+    from seqsweep.sweep.alone import one_training, pinned_space, train_alone
+    from seqsweep.sweep.cli_tables import print_leaderboard, say_what_is_there
+    from seqsweep.sweep.config import StudyConfig
+    from seqsweep.sweep.driver import run_study
+    from seqsweep.sweep.progress import Progress
 
     with user_errors():
         given = pairs(hparams or [], "--set") | ({} if residual is None else {"residual": residual})
@@ -307,8 +307,8 @@ def export(
     runs: Runs = RUNS,
 ) -> None:
     """Write a model as ONNX, compared with PyTorch before it is there. Needs the extra `onnx`."""
-    from sweep.onnx_export import export_onnx
-    from sweep.recommend_files import check_folder
+    from seqsweep.sweep.onnx_export import export_onnx
+    from seqsweep.sweep.recommend_files import check_folder
 
     with user_errors():
         check_folder(onnx, "--onnx")
@@ -325,7 +325,7 @@ def _given(format: str | None, columns: str | None, **settings: Any) -> dict[str
 
 
 def _exported(model: str, runs: Path, device: str | None) -> Exported:
-    from sweep.exported import find_model, read_exported
+    from seqsweep.sweep.exported import find_model, read_exported
 
     return read_exported(find_model(model, runs), device)
 

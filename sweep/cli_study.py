@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from sweep.arguments import Runs, StudyName, pairs
-from sweep.complete import complete_study
-from sweep.console import relative, say, study_folder, user_errors
+from seqsweep.sweep.arguments import Runs, StudyName, pairs
+from seqsweep.sweep.complete import complete_study
+from seqsweep.sweep.console import relative, say, study_folder, user_errors
 
 if TYPE_CHECKING:
-    from sweep.commands import Command
-    from sweep.spaces import StudySpace
+    from seqsweep.sweep.commands import Command
+    from seqsweep.sweep.spaces import StudySpace
 
 Points = Annotated[list[str], typer.Argument(help="hparam=value words, for example lr=1e-3 dropout=0.2")]
 TrialNumber = Annotated[int, typer.Argument(help="A trial's number.", min=0)]
@@ -28,10 +28,10 @@ RUNS = Path("runs")
 
 def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> None:
     """How a study stands, and who is running it."""
-    from sweep.cli_jobs import print_job_status
-    from sweep.journal import read_holder
-    from sweep.layout import JOURNAL_NAME
-    from sweep.study import Study
+    from seqsweep.sweep.cli_jobs import print_job_status
+    from seqsweep.sweep.journal import read_holder
+    from seqsweep.sweep.layout import JOURNAL_NAME
+    from seqsweep.sweep.study import Study
 
     with user_errors():
         if address is not None:
@@ -56,8 +56,8 @@ def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> No
 
 def show(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
     """All that is known of one trial: hparams, epochs, attempts, and why it failed."""
-    from sweep.study import Study
-    from sweep.tables import trial_view
+    from seqsweep.sweep.study import Study
+    from seqsweep.sweep.tables import trial_view
 
     with user_errors():
         with Study.read(study_folder(study, runs)) as opened:
@@ -75,8 +75,8 @@ def stop(
     address: OnCluster = None,
 ) -> None:
     """Stop a running study, its trials resumable; or one trial, for good."""
-    from sweep.cli_jobs import stop_job
-    from sweep.commands import Command
+    from seqsweep.sweep.cli_jobs import stop_job
+    from seqsweep.sweep.commands import Command
 
     command = Command(action="stop") if trial is None else Command(action="stop_trial", trials=(trial,))
     with user_errors():
@@ -92,7 +92,7 @@ def extend(
     runs: Runs = RUNS,
 ) -> None:
     """Give a study more trials, and go on with it if nobody is running it."""
-    from sweep.commands import Command
+    from seqsweep.sweep.commands import Command
 
     with user_errors():
         folder = study_folder(study, runs)
@@ -107,8 +107,8 @@ def retry(
     runs: Runs = RUNS,
 ) -> None:
     """Run failed trials again, under new numbers. Interrupted ones go on by themselves."""
-    from sweep.commands import Command
-    from sweep.study import StudyError
+    from seqsweep.sweep.commands import Command
+    from seqsweep.sweep.study import StudyError
 
     with user_errors():
         if bool(trials) == failed:
@@ -154,10 +154,10 @@ def report(
     runs: Runs = RUNS,
 ) -> None:
     """Write a study's report.html again, or one page that compares several studies."""
-    from results.report import write_comparison, write_report
-    from sweep.errors import ConfigError
-    from sweep.report import about
-    from sweep.study import Study
+    from seqsweep.results.report import write_comparison, write_report
+    from seqsweep.sweep.errors import ConfigError
+    from seqsweep.sweep.report import about
+    from seqsweep.sweep.study import Study
 
     with user_errors():
         if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
@@ -180,7 +180,7 @@ def dashboard(
     host: Annotated[str, typer.Option(help="Who may look; this machine alone by default.")] = "127.0.0.1",
 ) -> None:
     """The Optuna dashboard of a study, also while it runs. It can change nothing."""
-    from sweep.dashboard import serve
+    from seqsweep.sweep.dashboard import serve
 
     with user_errors():
         serve(study_folder(study, runs), host=host, port=port, say=say)
@@ -188,7 +188,7 @@ def dashboard(
 
 def reproduce(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
     """Train a trial again from the record of its study, and compare."""
-    from sweep.reproduce import reproduce as reproduce_trial
+    from seqsweep.sweep.reproduce import reproduce as reproduce_trial
 
     with user_errors():
         outcome = reproduce_trial(study_folder(study, runs), trial, say)
@@ -199,26 +199,26 @@ COMMANDS = (status, show, stop, extend, retry, enqueue, warm_start, report, dash
 
 
 def _execute(folder: Path, command: Command) -> None:
-    from sweep.commands import execute
+    from seqsweep.sweep.commands import execute
 
     if command.action != "enqueue":
         say(execute(folder, command))
         return
-    from sweep.spaces import study_space  # knows all models: seconds to import
+    from seqsweep.sweep.spaces import study_space  # knows all models: seconds to import
 
     say(execute(folder, command, study_space))
 
 
 def _space(folder: Path) -> StudySpace:
-    from sweep.spaces import StudySpace
-    from sweep.study import Study
+    from seqsweep.sweep.spaces import StudySpace
+    from seqsweep.sweep.study import Study
 
     with Study.read(folder) as opened:
         return StudySpace.of(opened.attributes)
 
 
 def _enqueue(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
-    from sweep.commands import Command
+    from seqsweep.sweep.commands import Command
 
     _execute(folder, Command(action="enqueue", points=tuple(dict(point) for point in points)))
     if not _is_running(folder):
@@ -226,14 +226,14 @@ def _enqueue(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _go_on(folder: Path) -> None:
-    from sweep.cli import run_settings
+    from seqsweep.sweep.cli import run_settings
 
     if not _is_running(folder):
         raise typer.Exit(run_settings(folder / "study.toml", {"runs": folder.absolute().parent}))
 
 
 def _is_running(folder: Path) -> bool:
-    from sweep.journal import read_holder
-    from sweep.layout import JOURNAL_NAME
+    from seqsweep.sweep.journal import read_holder
+    from seqsweep.sweep.layout import JOURNAL_NAME
 
     return read_holder(folder / JOURNAL_NAME) is not None

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from sweep.arguments import Runs, StudyName
-from sweep.complete import complete_study
-from sweep.console import relative, say, study_folder, user_errors
+from seqsweep.sweep.arguments import Runs, StudyName
+from seqsweep.sweep.complete import complete_study
+from seqsweep.sweep.console import relative, say, study_folder, user_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,9 +51,9 @@ def top(
     as_csv: Csv = False,
 ) -> None:
     """The leaderboard of a study, best first."""
-    from results.leaderboard import load_leaderboard
-    from results.select import Condition, select_columns, select_rows
-    from sweep.tables import SPARE, leaderboard_columns
+    from seqsweep.results.leaderboard import load_leaderboard
+    from seqsweep.results.select import Condition, select_columns, select_rows
+    from seqsweep.sweep.tables import SPARE, leaderboard_columns
 
     with user_errors():
         machine = _one_of(as_json, as_csv)
@@ -92,8 +92,8 @@ def compare(
     as_csv: Csv = False,
 ) -> None:
     """Studies side by side: the best of each, its mean over seeds, and what it cost."""
-    from results.compare import MUST_AGREE, compare_studies
-    from sweep.tables import SPARE_OF_COMPARISON, comparison_columns
+    from seqsweep.results.compare import MUST_AGREE, compare_studies
+    from seqsweep.sweep.tables import SPARE_OF_COMPARISON, comparison_columns
 
     with user_errors():
         machine = _one_of(as_json, as_csv)
@@ -115,9 +115,9 @@ COMMANDS = (top, compare)
 
 
 def print_leaderboard(folder: Path) -> None:
-    from results.leaderboard import load_leaderboard
-    from results.select import select_rows
-    from sweep.tables import SPARE, leaderboard_columns
+    from seqsweep.results.leaderboard import load_leaderboard
+    from seqsweep.results.select import select_rows
+    from seqsweep.sweep.tables import SPARE, leaderboard_columns
 
     frame = load_leaderboard(folder)
     _show(leaderboard_columns(select_rows(frame, limit=SHOWN), frame.attrs["objective"]), SPARE)
@@ -133,7 +133,7 @@ def say_what_is_there(folder: Path) -> None:
 
 def _show(frame: pd.DataFrame, spare: Sequence[str] = ()) -> None:
     """Columns that can be spared are left out on a narrow terminal; those asked for are never cut."""
-    from sweep.tables import table_of
+    from seqsweep.sweep.tables import table_of
 
     width = Console().width if sys.stdout.isatty() else 160
     table = table_of(frame, width, spare)
@@ -143,7 +143,7 @@ def _show(frame: pd.DataFrame, spare: Sequence[str] = ()) -> None:
 
 def _place(study: str, runs: Path) -> str | Path:
     """Of a study, or of tables that lie somewhere else, such as results copied without their journal."""
-    from results.leaderboard import LEADERBOARD_FILE
+    from seqsweep.results.leaderboard import LEADERBOARD_FILE
 
     if "://" in study or os.path.isfile(study):
         return study
@@ -156,7 +156,7 @@ def _listed(text: str) -> list[str]:
 
 
 def _limit(text: str | None, default: int | None) -> int | None:
-    from sweep.errors import ConfigError
+    from seqsweep.sweep.errors import ConfigError
 
     if text is None:
         return default
@@ -166,7 +166,7 @@ def _limit(text: str | None, default: int | None) -> int | None:
 
 
 def _one_of(as_json: bool, as_csv: bool) -> bool:
-    from sweep.errors import ConfigError
+    from seqsweep.sweep.errors import ConfigError
 
     if as_json and as_csv:
         raise ConfigError("--json and --csv can't be had at once: leave one out")
@@ -175,7 +175,7 @@ def _one_of(as_json: bool, as_csv: bool) -> bool:
 
 def _print(frame: pd.DataFrame, as_json: bool) -> None:
     """Nothing but the table, every digit of it."""
-    from results.select import as_records
+    from seqsweep.results.select import as_records
 
     if as_json:
         print(json.dumps(as_records(frame), indent=2, allow_nan=False))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from sweep.config import HardwareConfig
-from sweep.errors import ClusterError, first_line
-from sweep.nodes import alive_nodes
-from sweep.turn import take_turn
+from seqsweep.sweep.config import HardwareConfig
+from seqsweep.sweep.errors import ClusterError, first_line
+from seqsweep.sweep.nodes import alive_nodes
+from seqsweep.sweep.turn import take_turn
 
 SECONDS_BETWEEN_LOOKS = 2.0
 

@@ -17,11 +17,11 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from results.schema import Hparam
-from sweep.errors import UserError
-from sweep.journal import StudyLockedError
-from sweep.sampling import Space
-from sweep.study import Study, StudyError
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.journal import StudyLockedError
+from seqsweep.sweep.sampling import Space
+from seqsweep.sweep.study import Study, StudyError
 
 FOLDER = "commands"
 SECONDS_BETWEEN = 0.5  # between two looks of the driver

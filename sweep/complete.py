@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from sweep.layout import studies_below
+from seqsweep.sweep.layout import studies_below
 
 # A test compares them with models.MODELS.
 MODELS = ("bert4rec", "gru4rec", "hstu", "lrurec", "sasrec", "tisasrec", "all")

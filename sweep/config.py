@@ -19,16 +19,16 @@ from pydantic import (
     model_validator,
 )
 
-from data_pipeline.config import DataConfig
-from search_spaces import SEARCH_SPACES
-from sweep.budget import BudgetConfig
-from sweep.errors import ConfigError
-from sweep.evaluation import ProtocolConfig
-from sweep.files import BucketPath, StudyPath, check_store
-from sweep.finalists import FinalistConfig
-from sweep.hparams import describe
-from sweep.study import SearchConfig
-from sweep.training import TrainBudget
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.search_spaces import SEARCH_SPACES
+from seqsweep.sweep.budget import BudgetConfig
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.evaluation import ProtocolConfig
+from seqsweep.sweep.files import BucketPath, StudyPath, check_store
+from seqsweep.sweep.finalists import FinalistConfig
+from seqsweep.sweep.hparams import describe
+from seqsweep.sweep.study import SearchConfig
+from seqsweep.sweep.training import TrainBudget
 
 ALL = "all"  # in place of the names of models
 BEFORE_SCHEDULES = {"eval_schedule": "every"}  # what a study that says nothing of it was begun with

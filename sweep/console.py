@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from sweep.layout import JOURNAL_NAME, studies_below
+from seqsweep.sweep.layout import JOURNAL_NAME, studies_below
 
 COMMAND_VARIABLE = "SEQSWEEP_COMMAND"  # of a job: what the user typed, to be typed again
 
@@ -34,10 +34,10 @@ def user_errors() -> Iterator[None]:
 
 def _mistake(error: Exception) -> str | None:
     """What to tell a user; None of a mistake of ours. The classes are imported when there is an error."""
-    from data_pipeline.schema import DataError
-    from results.errors import TableError
-    from search_spaces.errors import SpaceError
-    from sweep.errors import CANNOT_WRITE, UserError
+    from seqsweep.data_pipeline.schema import DataError
+    from seqsweep.results.errors import TableError
+    from seqsweep.search_spaces.errors import SpaceError
+    from seqsweep.sweep.errors import CANNOT_WRITE, UserError
 
     if isinstance(
         error, DataError | SpaceError | TableError | UserError | FileNotFoundError | PermissionError
@@ -58,7 +58,7 @@ def study_folder(study: str, runs: Path) -> Path:
     """Of a study named by its folder, or by its name below `runs`. Raises StudyError if there is none."""
     folder = Path(study) if (Path(study) / JOURNAL_NAME).is_file() else runs / study
     if not (folder / JOURNAL_NAME).is_file():
-        from sweep.search import StudyError
+        from seqsweep.sweep.search import StudyError
 
         there = studies_below(runs)
         known = f"; below {runs} are {', '.join(there)}" if there else f"; below {runs} there is none"

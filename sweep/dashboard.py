@@ -22,11 +22,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.errors import ConfigError, UserError
-from sweep.journal import Journal
-from sweep.layout import JOURNAL_NAME
-from sweep.records import best_report, epoch_attribute, reports_in
-from sweep.search import StudyError, find_study
+from seqsweep.sweep.errors import ConfigError, UserError
+from seqsweep.sweep.journal import Journal
+from seqsweep.sweep.layout import JOURNAL_NAME
+from seqsweep.sweep.records import best_report, epoch_attribute, reports_in
+from seqsweep.sweep.search import StudyError, find_study
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -21,11 +21,11 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from sweep.failures import lost_its_node
-from sweep.files import RAY_FOLDER, BucketPath, StudyPath
-from sweep.mailbox import Mailbox, Report
-from sweep.trial import TrialContext, train_request
-from sweep.workers import Workers
+from seqsweep.sweep.failures import lost_its_node
+from seqsweep.sweep.files import RAY_FOLDER, BucketPath, StudyPath
+from seqsweep.sweep.mailbox import Mailbox, Report
+from seqsweep.sweep.trial import TrialContext, train_request
+from seqsweep.sweep.workers import Workers
 
 SECONDS_BETWEEN_CHECKS = 0.5  # of the workers' health; so long a failure, or the end, takes to be seen
 SECONDS_TO_END = 30.0

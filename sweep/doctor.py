@@ -20,10 +20,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ray._private.services import find_gcs_addresses
 
-from sweep.cluster import connect
-from sweep.config import HardwareConfig
-from sweep.errors import ClusterError, first_line
-from sweep.publish import PACKAGES
+from seqsweep.sweep.cluster import connect
+from seqsweep.sweep.config import HardwareConfig
+from seqsweep.sweep.errors import ClusterError, first_line
+from seqsweep.sweep.publish import PACKAGES
 
 Level = Literal["ok", "warning", "problem"]
 

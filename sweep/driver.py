@@ -12,41 +12,41 @@ from typing import Any
 import ray
 import torch
 
-from data_pipeline.prepare import prepare
-from data_pipeline.split import Split, count_cold_targets
-from data_pipeline.store import SequenceLog, open_log
-from models import MODELS
-from results.leaderboard import StudyFacts
-from results.schema import TrialRecord
-from search_spaces import GRACE_FACTORS, Hparam
-from search_spaces.compose import Space, draws
-from sweep.baselines import ceiling_records, score_baselines
-from sweep.budget import Budget
-from sweep.cluster import Resources, concurrency, connect
-from sweep.commands import Inbox
-from sweep.config import BEFORE_SCHEDULES, StudyConfig
-from sweep.distributed import LeftOvers, run_trial_on_workers
-from sweep.errors import ConfigError
-from sweep.export import export_winner
-from sweep.files import RAY_FOLDER, BucketPath
-from sweep.finalists import winner
-from sweep.hparams import typed_configs
-from sweep.mirror import Mirror
-from sweep.nodes import NodeWatch, check_room
-from sweep.progress import View
-from sweep.pruning import check_pruner
-from sweep.publish import Publisher, environment, versions, write_text
-from sweep.report import ReportWriter, data_facts
-from sweep.requests import LiveTrial
-from sweep.sampling import check_sampler
-from sweep.search import SearchConfig, rungs_of, suggest_grace
-from sweep.spaces import build_space, families, first_points, fitted_space, space_source
-from sweep.study import Study
-from sweep.tensorboard import TensorBoardWriter
-from sweep.training import TrainBudget
-from sweep.trial import TrialContext, TrialData, open_data, run_trial
-from sweep.tuner import run_trials
-from sweep.user_space import check_user_space
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.split import Split, count_cold_targets
+from seqsweep.data_pipeline.store import SequenceLog, open_log
+from seqsweep.models import MODELS
+from seqsweep.results.leaderboard import StudyFacts
+from seqsweep.results.schema import TrialRecord
+from seqsweep.search_spaces import GRACE_FACTORS, Hparam
+from seqsweep.search_spaces.compose import Space, draws
+from seqsweep.sweep.baselines import ceiling_records, score_baselines
+from seqsweep.sweep.budget import Budget
+from seqsweep.sweep.cluster import Resources, concurrency, connect
+from seqsweep.sweep.commands import Inbox
+from seqsweep.sweep.config import BEFORE_SCHEDULES, StudyConfig
+from seqsweep.sweep.distributed import LeftOvers, run_trial_on_workers
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.export import export_winner
+from seqsweep.sweep.files import RAY_FOLDER, BucketPath
+from seqsweep.sweep.finalists import winner
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.mirror import Mirror
+from seqsweep.sweep.nodes import NodeWatch, check_room
+from seqsweep.sweep.progress import View
+from seqsweep.sweep.pruning import check_pruner
+from seqsweep.sweep.publish import Publisher, environment, versions, write_text
+from seqsweep.sweep.report import ReportWriter, data_facts
+from seqsweep.sweep.requests import LiveTrial
+from seqsweep.sweep.sampling import check_sampler
+from seqsweep.sweep.search import SearchConfig, rungs_of, suggest_grace
+from seqsweep.sweep.spaces import build_space, families, first_points, fitted_space, space_source
+from seqsweep.sweep.study import Study
+from seqsweep.sweep.tensorboard import TensorBoardWriter
+from seqsweep.sweep.training import TrainBudget
+from seqsweep.sweep.trial import TrialContext, TrialData, open_data, run_trial
+from seqsweep.sweep.tuner import run_trials
+from seqsweep.sweep.user_space import check_user_space
 
 # What a study is about, and what may therefore not change between two runs of it.
 IDENTITY = ("seed", "data", "protocol", "space", "training")

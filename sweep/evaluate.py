@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipeline.config import DataConfig
-from data_pipeline.device import DeviceSequences
-from data_pipeline.histories import in_unit, places_among
-from data_pipeline.history import History, Times
-from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.prepare import is_prepared, prepare
-from data_pipeline.schema import DataError
-from data_pipeline.split import Targets, silent
-from data_pipeline.store import SequenceLog, open_log, read_item_ids
-from results.metrics import Ranks, compute_metrics
-from sweep.config import StudyConfig
-from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker, Scorer
-from sweep.exported import EXPORT_AGAIN, Exported, ModelError
-from sweep.host import flush_denormals
-from sweep.ranks import SPLITS
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.histories import in_unit, places_among
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.data_pipeline.ids import PAD_ITEM_ID
+from seqsweep.data_pipeline.prepare import is_prepared, prepare
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.split import Targets, silent
+from seqsweep.data_pipeline.store import SequenceLog, open_log, read_item_ids
+from seqsweep.results.metrics import Ranks, compute_metrics
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker, Scorer
+from seqsweep.sweep.exported import EXPORT_AGAIN, Exported, ModelError
+from seqsweep.sweep.host import flush_denormals
+from seqsweep.sweep.ranks import SPLITS
 
 Say = Callable[[str], None]
 

@@ -14,11 +14,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from data_pipeline.device import DeviceSequences
-from data_pipeline.history import History
-from data_pipeline.ids import PAD_ITEM_ID
-from data_pipeline.schema import DataError
-from data_pipeline.split import (
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.ids import PAD_ITEM_ID
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.split import (
     DEFAULT_CUTS,
     Cut,
     Notify,
@@ -30,13 +30,13 @@ from data_pipeline.split import (
     silent,
     temporal,
 )
-from data_pipeline.store import SequenceLog
-from models import SequenceModel
-from models.interface import REAL_ITEMS
-from results.metrics import Ranks
-from sweep.candidates import draw_candidates
-from sweep.host import keep_freed_memory
-from sweep.workers import ALONE, Workers
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.models import SequenceModel
+from seqsweep.models.interface import REAL_ITEMS
+from seqsweep.results.metrics import Ranks
+from seqsweep.sweep.candidates import draw_candidates
+from seqsweep.sweep.host import keep_freed_memory
+from seqsweep.sweep.workers import ALONE, Workers
 
 REPEATS_ARE_NORMAL = 0.01  # share of repeated (user, item) pairs above which seen items stay candidates
 TOKENS_PER_BLOCK = 2**13  # items read at a time: what a layer makes of them stays in cache

@@ -7,26 +7,26 @@ from typing import Literal
 
 import numpy as np
 
-from data_pipeline.dates import iso_date
-from data_pipeline.device import personal_clocks
-from data_pipeline.store import read_item_ids
-from models import ModelConfig
-from results.export import export_best
-from results.leaderboard import StudyFacts
-from results.metrics import compute_metrics
-from results.model_card import model_card
-from results.schema import TrialRecord
-from sweep.checkpoint import checkpoint_path, load_checkpoint
-from sweep.config import StudyConfig
-from sweep.evaluate import measure
-from sweep.evaluation import ModelScorer, Ranker
-from sweep.exported import Clock, ExportedConfig
-from sweep.finalists import spread_columns, spreads
-from sweep.hparams import typed_configs
-from sweep.publish import Publisher
-from sweep.reproduce import threads_of
-from sweep.study import Study
-from sweep.trial import TrialData
+from seqsweep.data_pipeline.dates import iso_date
+from seqsweep.data_pipeline.device import personal_clocks
+from seqsweep.data_pipeline.store import read_item_ids
+from seqsweep.models import ModelConfig
+from seqsweep.results.export import export_best
+from seqsweep.results.leaderboard import StudyFacts
+from seqsweep.results.metrics import compute_metrics
+from seqsweep.results.model_card import model_card
+from seqsweep.results.schema import TrialRecord
+from seqsweep.sweep.checkpoint import checkpoint_path, load_checkpoint
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.evaluate import measure
+from seqsweep.sweep.evaluation import ModelScorer, Ranker
+from seqsweep.sweep.exported import Clock, ExportedConfig
+from seqsweep.sweep.finalists import spread_columns, spreads
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.publish import Publisher
+from seqsweep.sweep.reproduce import threads_of
+from seqsweep.sweep.study import Study
+from seqsweep.sweep.trial import TrialData
 
 
 def export_winner(

@@ -14,15 +14,22 @@ import safetensors
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import TimeUnit
-from models import MODELS, ModelConfig, SequenceModel
-from results.export import CONFIG_FILE, ITEM_IDS_FILE, METRICS_FILE, WEIGHTS_FILE, find_best, load_weights
-from results.schema import Hparam
-from sweep.errors import UserError, first_line
-from sweep.evaluation import ProtocolConfig
-from sweep.hparams import describe
-from sweep.training import build_model
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import TimeUnit
+from seqsweep.models import MODELS, ModelConfig, SequenceModel
+from seqsweep.results.export import (
+    CONFIG_FILE,
+    ITEM_IDS_FILE,
+    METRICS_FILE,
+    WEIGHTS_FILE,
+    find_best,
+    load_weights,
+)
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.errors import UserError, first_line
+from seqsweep.sweep.evaluation import ProtocolConfig
+from seqsweep.sweep.hparams import describe
+from seqsweep.sweep.training import build_model
 
 
 class ModelError(UserError, ValueError):

@@ -10,8 +10,8 @@ from ray._private.state import actors
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
-from sweep.errors import CANNOT_WRITE
-from sweep.files import StorageError
+from seqsweep.sweep.errors import CANNOT_WRITE
+from seqsweep.sweep.files import StorageError
 
 _ANSI_COLOR = re.compile(r"\x1b\[\d+m")
 

@@ -21,8 +21,8 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
-from results.durable import sync
-from sweep.errors import ConfigError, UserError, first_line
+from seqsweep.results.durable import sync
+from seqsweep.sweep.errors import ConfigError, UserError, first_line
 
 SCHEMES = ("s3", "gs")
 FETCHED = "fetched.json"  # says that a study's folder is a copy, which a newer one may replace

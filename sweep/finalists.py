@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from results.metrics import METRICS, Ranks
-from results.schema import TrialRecord
+from seqsweep.results.metrics import METRICS, Ranks
+from seqsweep.results.schema import TrialRecord
 
 NUM_RESAMPLES = 1000
 MAX_DRAWN_USERS = 10_000

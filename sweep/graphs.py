@@ -16,8 +16,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from data_pipeline.batches import TrainBatch
-from models.losses import Negatives
+from seqsweep.data_pipeline.batches import TrainBatch
+from seqsweep.models.losses import Negatives
 
 LENGTH_STEP = 8  # batches are padded to a multiple of it
 TARGET_STEPS = 16  # and have that many different numbers of targets

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from models import MODELS, ModelConfig, SequenceModel
-from sweep.errors import ConfigError
-from sweep.training import TrainConfig
+from seqsweep.models import MODELS, ModelConfig, SequenceModel
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.training import TrainConfig
 
 Value = TypeVar("Value")
 Hparams = Mapping[str, int | float | str | bool]

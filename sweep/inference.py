@@ -17,11 +17,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from data_pipeline.device import DeviceSequences
-from data_pipeline.histories import OpenSequences, RawLog, known_sequences, places_among
-from sweep.evaluation import ROWS_STEP, SCORES_AT_A_TIME, Histories, ModelScorer
-from sweep.exported import Exported, ExportedConfig, ModelError, find_model, read_exported
-from sweep.host import flush_denormals, keep_freed_memory
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.histories import OpenSequences, RawLog, known_sequences, places_among
+from seqsweep.sweep.evaluation import ROWS_STEP, SCORES_AT_A_TIME, Histories, ModelScorer
+from seqsweep.sweep.exported import Exported, ExportedConfig, ModelError, find_model, read_exported
+from seqsweep.sweep.host import flush_denormals, keep_freed_memory
 
 ITEMS_AT_A_TIME = 2**14  # of the catalogue; 64 users' scores of them are `SCORES_AT_A_TIME`
 GROUP = 32  # neighbouring scores of which first the largest alone is looked at
@@ -269,6 +269,12 @@ def raw_log(sequences: Sequences, times: Sequences | None) -> tuple[list[Any], R
     return users, RawLog(pa.array(range(len(users))), ids.dictionary, offset_U, codes, time_S, None)
 
 
-def load(path: str | Path, device: str | None = None) -> Recommender:
-    """See `sweep.load_model`."""
+def load_model(path: str | Path, device: str | None = None) -> Recommender:
+    """Load the model in a `best/` folder, or of a study by its folder or its name below `runs`.
+
+    device: "cpu", "cuda"; a GPU if there is one where None is given. Raises ModelError, a ValueError, for a
+    folder that holds no model or one that this version can't use. Nothing in the folder is executed.
+
+        load_model("runs/mine/best").recommend([[31, 1029, 17]], k=10)
+    """
     return Recommender(read_exported(find_model(str(path), Path("runs")), device))

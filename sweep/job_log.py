@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import cast
 
-from sweep.errors import ClusterError
-from sweep.jobs import HEADER, Cluster, StudyJob, check_listens
+from seqsweep.sweep.errors import ClusterError
+from seqsweep.sweep.jobs import HEADER, Cluster, StudyJob, check_listens
 
 RECONNECT_S = 30.0  # so long a lost connection is tried again
 SILENCE_S = 20.0  # after so long without a line it is asked whether anybody is there

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from sweep.errors import ClusterError, first_line
-from sweep.shipping import RUNS, STUDY, Launch
+from seqsweep.sweep.errors import ClusterError, first_line
+from seqsweep.sweep.shipping import RUNS, STUDY, Launch
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails

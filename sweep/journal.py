@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 
 from optuna.storages.journal import BaseJournalBackend
 
-from sweep.errors import UserError
+from seqsweep.sweep.errors import UserError
 
 Log = dict[str, Any]
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from data_pipeline.dates import iso_date
-from data_pipeline.describe import SourceGuess
-from data_pipeline.facts import length_ranges
-from data_pipeline.schema import Manifest
-from sweep.evaluation import REPEATS_ARE_NORMAL
+from seqsweep.data_pipeline.dates import iso_date
+from seqsweep.data_pipeline.describe import SourceGuess
+from seqsweep.data_pipeline.facts import length_ranges
+from seqsweep.data_pipeline.schema import Manifest
+from seqsweep.sweep.evaluation import REPEATS_ARE_NORMAL
 
 BAR = 30  # characters of the longest bar of the histogram
 

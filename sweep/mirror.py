@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sweep.files import FETCHED, BucketPath, StorageError
-from sweep.study import JOURNAL_NAME, Study
+from seqsweep.sweep.files import FETCHED, BucketPath, StorageError
+from seqsweep.sweep.study import JOURNAL_NAME, Study
 
 SHARE_OF_TIME = 0.05  # at most so much of the driver's time goes into copying
 SECONDS_TO_TRY_AGAIN = 30.0

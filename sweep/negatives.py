@@ -13,10 +13,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from data_pipeline.batches import TrainBatch
-from data_pipeline.device import DeviceSequences
-from data_pipeline.seen import Ints, count_items, seen_keys
-from models.losses import Excluded, Negatives
+from seqsweep.data_pipeline.batches import TrainBatch
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.seen import Ints, count_items, seen_keys
+from seqsweep.models.losses import Excluded, Negatives
 
 
 class NegativeSettings(BaseModel):

@@ -12,8 +12,8 @@ from uuid import uuid4
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweep.errors import ClusterError
-from sweep.files import BucketPath, StorageError, StudyPath, open_whole, write_whole
+from seqsweep.sweep.errors import ClusterError
+from seqsweep.sweep.files import BucketPath, StorageError, StudyPath, open_whole, write_whole
 
 PROBE = "reached"  # begins the name of a file in the study's place, while it runs
 SECONDS_TO_SEE = 15.0  # a shared folder may show new files late, and a store may not answer at once

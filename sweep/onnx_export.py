@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.history import History
-from data_pipeline.ids import PAD_ITEM_ID
-from models import MODELS, SequenceModel
-from sweep.errors import ConfigError
-from sweep.exported import Exported, ModelError
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.ids import PAD_ITEM_ID
+from seqsweep.models import MODELS, SequenceModel
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.exported import Exported, ModelError
 
 MAX_DIFFERENCE = 1e-3  # of scores, in units of their standard deviation: 1e-6 is usual
 CHECKED_USERS = 16

@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweep.errors import ClusterError, UserError
-from sweep.files import FETCHED, BucketPath
-from sweep.layout import JOURNAL_NAME
+from seqsweep.sweep.errors import ClusterError, UserError
+from seqsweep.sweep.files import FETCHED, BucketPath
+from seqsweep.sweep.layout import JOURNAL_NAME
 
 VERSION = 1
 MAX_BYTES = 256 * 2**20  # of the files; a log goes through the memory of two of Ray's processes

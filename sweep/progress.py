@@ -9,10 +9,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from results.schema import TrialRecord
-from sweep.finalists import ranked
-from sweep.requests import LiveTrial
-from sweep.study import Study
+from seqsweep.results.schema import TrialRecord
+from seqsweep.sweep.finalists import ranked
+from seqsweep.sweep.requests import LiveTrial
+from seqsweep.sweep.study import Study
 
 BARS = "▁▂▃▄▅▆▇█"
 SECONDS_BETWEEN_FRAMES = 0.5

@@ -15,7 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PatientPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.errors import ConfigError
+from seqsweep.sweep.errors import ConfigError
 
 PrunerName = Literal["asha", "median", "patient", "none"]
 

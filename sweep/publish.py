@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from results.leaderboard import (
+from seqsweep.results.leaderboard import (
     EPOCHS_FILE,
     FINALISTS_FILE,
     LEADERBOARD_FILE,
@@ -22,14 +22,14 @@ from results.leaderboard import (
     build_leaderboard,
     write_table,
 )
-from results.metrics import Ranks, compute_metrics
-from results.schema import TrialRecord
-from sweep.checkpoint import checkpoint_path, remove_trial_files, trials_with_checkpoint
-from sweep.files import StorageError, StudyPath
-from sweep.finalists import FinalistRun, mean_objective, spread_columns, spreads
-from sweep.ranks import ranks_path, read_ranks
-from sweep.report import ReportWriter
-from sweep.study import Study
+from seqsweep.results.metrics import Ranks, compute_metrics
+from seqsweep.results.schema import TrialRecord
+from seqsweep.sweep.checkpoint import checkpoint_path, remove_trial_files, trials_with_checkpoint
+from seqsweep.sweep.files import StorageError, StudyPath
+from seqsweep.sweep.finalists import FinalistRun, mean_objective, spread_columns, spreads
+from seqsweep.sweep.ranks import ranks_path, read_ranks
+from seqsweep.sweep.report import ReportWriter
+from seqsweep.sweep.study import Study
 
 SECONDS_BETWEEN = 5.0  # a leaderboard of 10,000 trials takes 0.4 s to write
 KEPT_CHECKPOINTS = 5  # best trials whose weights stay

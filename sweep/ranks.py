@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.metrics import Ranks
-from sweep.checkpoint import Place, checkpoint_path
-from sweep.files import StudyPath, open_whole, write_whole
+from seqsweep.results.metrics import Ranks
+from seqsweep.sweep.checkpoint import Place, checkpoint_path
+from seqsweep.sweep.files import StudyPath, open_whole, write_whole
 
 SPLITS = ("valid", "test")
 COLUMNS: dict[str, pa.DataType] = {

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from data_pipeline.config import DataConfig
-from data_pipeline.histories import places_among, read_ids
-from data_pipeline.prepare import is_prepared
-from data_pipeline.recognise import input_files
-from data_pipeline.schema import DataError
-from sweep.console import say
-from sweep.errors import UserError
-from sweep.exported import Exported
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.histories import places_among, read_ids
+from seqsweep.data_pipeline.prepare import is_prepared
+from seqsweep.data_pipeline.recognise import input_files
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.sweep.console import say
+from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.exported import Exported
 
 
 def chosen_users(path: Path | None, raw_user_id: pa.Array[Any]) -> npt.NDArray[np.bool_] | None:

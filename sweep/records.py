@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from results.schema import EpochRecord, State, TrialRecord
+from seqsweep.results.schema import EpochRecord, State, TrialRecord
 
 Report = Mapping[str, Any]
 

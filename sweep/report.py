@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.facts import histogram, length_ranges
-from data_pipeline.schema import Manifest
-from data_pipeline.store import read_item_ids
-from results.metrics import METRICS
-from results.report import write_report
-from results.report.content import StudyFolder
-from sweep.console import relative
-from sweep.search import OBJECTIVE_DIRECTIONS, rungs_of
-from sweep.study_reader import StudyReader
+from seqsweep.data_pipeline.facts import histogram, length_ranges
+from seqsweep.data_pipeline.schema import Manifest
+from seqsweep.data_pipeline.store import read_item_ids
+from seqsweep.results.metrics import METRICS
+from seqsweep.results.report import write_report
+from seqsweep.results.report.content import StudyFolder
+from seqsweep.sweep.console import relative
+from seqsweep.sweep.search import OBJECTIVE_DIRECTIONS, rungs_of
+from seqsweep.sweep.study_reader import StudyReader
 
 SECONDS_BETWEEN = 60.0
 SHARE_OF_TIME = 0.02  # at most so much of the driver's time goes into reports

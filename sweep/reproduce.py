@@ -13,19 +13,19 @@ from typing import Any, Self
 import torch
 from optuna.trial import FrozenTrial
 
-from data_pipeline.prepare import fingerprint_of, prepare
-from data_pipeline.store import open_log
-from results.schema import Hparam
-from sweep.config import StudyConfig
-from sweep.errors import UserError
-from sweep.hparams import typed_configs
-from sweep.publish import environment
-from sweep.records import STATES, Report, reports_in
-from sweep.search import rungs_of
-from sweep.seeds import trial_seed
-from sweep.study_reader import StudyReader
-from sweep.training import EpochReport, build_model, new_state, train
-from sweep.trial import TrialData, open_data
+from seqsweep.data_pipeline.prepare import fingerprint_of, prepare
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.publish import environment
+from seqsweep.sweep.records import STATES, Report, reports_in
+from seqsweep.sweep.search import rungs_of
+from seqsweep.sweep.seeds import trial_seed
+from seqsweep.sweep.study_reader import StudyReader
+from seqsweep.sweep.training import EpochReport, build_model, new_state, train
+from seqsweep.sweep.trial import TrialData, open_data
 
 Say = Callable[[str], None]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from results.schema import Hparam
+from seqsweep.results.schema import Hparam
 
 
 @dataclass(frozen=True)

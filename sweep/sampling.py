@@ -26,10 +26,10 @@ from optuna.samplers.nsgaii import BLXAlphaCrossover
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from results.schema import Hparam
-from search_spaces.walk import Asked, Space, condition, condition_in_words, walk
-from sweep.errors import ConfigError
-from sweep.pruning import StudyView, of_search
+from seqsweep.results.schema import Hparam
+from seqsweep.search_spaces.walk import Asked, Space, condition, condition_in_words, walk
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.pruning import StudyView, of_search
 
 __all__ = ["SamplerName", "Space", "check_point", "check_sampler", "make_sampler", "sample_hparams"]
 

@@ -12,11 +12,11 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from results.metrics import METRICS
-from results.schema import Hparam
-from sweep.errors import UserError
-from sweep.pruning import PrunerName, RungTable
-from sweep.sampling import SamplerName, Space, check_point
+from seqsweep.results.metrics import METRICS
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.pruning import PrunerName, RungTable
+from seqsweep.sweep.sampling import SamplerName, Space, check_point
 
 USUAL_BATCH_SIZE = 128
 STEPS_BEFORE_RUNG = 250

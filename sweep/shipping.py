@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import ClusterError, ConfigError
+import seqsweep
+from seqsweep.sweep.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from sweep.config import StudyConfig
+    from seqsweep.sweep.config import StudyConfig
 
 STUDY, RUNS = "seqsweep_study", "seqsweep_runs"  # keys of a job's metadata
 SETTINGS_VARIABLE = "SEQSWEEP_SETTINGS"  # TOML, of the job
@@ -28,7 +29,7 @@ MAX_LOG_BYTES = 64 * 2**20  # the dashboard takes packages of 100 MiB
 
 @dataclass(frozen=True)
 class Launch:
-    """How `python -m sweep` is started on the head: in a checkout that lies there, or in the shipped one."""
+    """Start `python -m seqsweep` on the head: in a checkout that lies there, or in the shipped one."""
 
     python: str = "python"
     checkout: str | None = None  # on the head; None: it is shipped
@@ -45,7 +46,7 @@ class Launch:
         """A shell line; `words`: quoted arguments of seqsweep; `settings`: it reads them from its input."""
         enter = [] if self.checkout is None else [f"cd {shlex.quote(self.checkout)}"]
         read = f"printenv {SETTINGS_VARIABLE} | " if settings else ""
-        return "; ".join([PREAMBLE, *enter, f"{read}{shlex.quote(self.python)} -m sweep {words}"])
+        return "; ".join([PREAMBLE, *enter, f"{read}{shlex.quote(self.python)} -m seqsweep {words}"])
 
     def working_dir(self) -> dict[str, str]:
         return {"working_dir": str(checkout_folder())} if self.checkout is None else {}
@@ -67,7 +68,7 @@ def run_words(config: StudyConfig, warm_start: str | None, launch: Launch) -> st
 
 def shipped_settings(config: StudyConfig, launch: Launch) -> str:
     """TOML as the driver reads it on the head: what was set, files named as they are found there."""
-    from sweep.config import toml_text
+    from seqsweep.sweep.config import toml_text
 
     values = config.model_dump(
         mode="json", exclude_none=True, exclude_unset=True, exclude={"runs": True, "cache": True}
@@ -84,7 +85,7 @@ def shipped_settings(config: StudyConfig, launch: Launch) -> str:
 
 def checkout_folder() -> Path:
     """Of this code. Raises ClusterError where it was installed without one."""
-    folder = Path(__file__).parents[1]
+    folder = Path(seqsweep.__file__).parents[1]
     if not (folder / "pyproject.toml").is_file():
         raise ClusterError(
             f"a job is sent the checkout of seqsweep, but this one was installed to {folder} without it: "
@@ -153,10 +154,10 @@ def is_shipped(path: Path, root: Path) -> bool:
 
 def check_before_shipping(config: StudyConfig) -> None:
     """What the driver would refuse without having read the log."""
-    from sweep.driver import check_space
-    from sweep.pruning import check_pruner
-    from sweep.sampling import check_sampler
-    from sweep.spaces import build_space
+    from seqsweep.sweep.driver import check_space
+    from seqsweep.sweep.pruning import check_pruner
+    from seqsweep.sweep.sampling import check_sampler
+    from seqsweep.sweep.spaces import build_space
 
     space = build_space(config.space, config.space.names())
     check_space(space, config)
@@ -174,7 +175,7 @@ def metadata_of(config: StudyConfig, launch: Launch) -> dict[str, str]:
 
 def variables(settings: str, command: str, stop_wait_s: int) -> dict[str, Any]:
     """Of the job's environment."""
-    from sweep.console import COMMAND_VARIABLE
+    from seqsweep.sweep.console import COMMAND_VARIABLE
 
     return {
         SETTINGS_VARIABLE: settings,

@@ -8,18 +8,25 @@ from typing import Any, Self
 
 import torch
 
-from data_pipeline.store import SequenceLog
-from models import MODELS
-from search_spaces import KNOWN_GOOD, SEARCH_SPACES, Hparam
-from search_spaces.compose import Space, compose, compose_user, point_for, point_in, points_to_enqueue
-from sweep.config import ALL, SpaceConfig
-from sweep.errors import ConfigError
-from sweep.evaluation import ProtocolConfig
-from sweep.finalists import ranked
-from sweep.hparams import pins_by_family
-from sweep.progress import View
-from sweep.study import Study, StudyError
-from sweep.user_space import load_space
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.models import MODELS
+from seqsweep.search_spaces import KNOWN_GOOD, SEARCH_SPACES, Hparam
+from seqsweep.search_spaces.compose import (
+    Space,
+    compose,
+    compose_user,
+    point_for,
+    point_in,
+    points_to_enqueue,
+)
+from seqsweep.sweep.config import ALL, SpaceConfig
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.evaluation import ProtocolConfig
+from seqsweep.sweep.finalists import ranked
+from seqsweep.sweep.hparams import pins_by_family
+from seqsweep.sweep.progress import View
+from seqsweep.sweep.study import Study, StudyError
+from seqsweep.sweep.user_space import load_space
 
 WARM_START_TRIALS = 3  # as many as are finalists by default
 

@@ -19,16 +19,16 @@ from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from results.schema import Hparam
-from sweep.files import FETCHED
-from sweep.finalists import FinalistConfig
-from sweep.journal import Journal
-from sweep.layout import JOURNAL_NAME
-from sweep.pruning import FINALIST_OF, family_view, make_pruner
-from sweep.records import STATES, epoch_attribute, objective_values, reports_in
-from sweep.requests import LiveTrial, TrialRequest
-from sweep.sampling import Outlook, Space, make_sampler, sample_hparams
-from sweep.search import (
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.files import FETCHED
+from seqsweep.sweep.finalists import FinalistConfig
+from seqsweep.sweep.journal import Journal
+from seqsweep.sweep.layout import JOURNAL_NAME
+from seqsweep.sweep.pruning import FINALIST_OF, family_view, make_pruner
+from seqsweep.sweep.records import STATES, epoch_attribute, objective_values, reports_in
+from seqsweep.sweep.requests import LiveTrial, TrialRequest
+from seqsweep.sweep.sampling import Outlook, Space, make_sampler, sample_hparams
+from seqsweep.sweep.search import (
     OBJECTIVE_DIRECTIONS,
     USUAL_BATCH_SIZE,
     SearchConfig,
@@ -39,8 +39,8 @@ from sweep.search import (
     find_study,
     rung_table,
 )
-from sweep.seeds import derive_seed, trial_seed
-from sweep.study_reader import FINALISTS, StudyReader, is_finalist, open_journal
+from seqsweep.sweep.seeds import derive_seed, trial_seed
+from seqsweep.sweep.study_reader import FINALISTS, StudyReader, is_finalist, open_journal
 
 __all__ = ["JOURNAL_NAME", "LiveTrial", "SearchConfig", "Study", "StudyError", "TrialRequest"]
 

@@ -10,13 +10,13 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial
 
-from results.schema import EpochRecord, State, TrialRecord
-from sweep.finalists import FinalistConfig, FinalistRun, Race, ranked
-from sweep.journal import Journal
-from sweep.layout import JOURNAL_NAME
-from sweep.pruning import FINALIST_OF
-from sweep.records import STATES, epoch_records, trial_record
-from sweep.search import SearchConfig, StudyError, find_study
+from seqsweep.results.schema import EpochRecord, State, TrialRecord
+from seqsweep.sweep.finalists import FinalistConfig, FinalistRun, Race, ranked
+from seqsweep.sweep.journal import Journal
+from seqsweep.sweep.layout import JOURNAL_NAME
+from seqsweep.sweep.pruning import FINALIST_OF
+from seqsweep.sweep.records import STATES, epoch_records, trial_record
+from seqsweep.sweep.search import SearchConfig, StudyError, find_study
 
 FINALISTS = "finalists"  # attribute of a study: its FinalistConfig
 

@@ -9,9 +9,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from results.schema import EpochRecord, TrialRecord
-from search_spaces import Hparam
-from search_spaces.describe import Row
+from seqsweep.results.schema import EpochRecord, TrialRecord
+from seqsweep.search_spaces import Hparam
+from seqsweep.search_spaces.describe import Row
 
 COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
 SPARE = ("valid.hr@10", "test.hr@10", "epochs", "best_epoch", "loss", "seconds", "rank", "state", "residual")

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from results.schema import Hparam
-from sweep.errors import ConfigError
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.errors import ConfigError
 
 FOLDER_NAME = "tensorboard"
 SCALARS = ("loss", "objective", "lr", "seconds")

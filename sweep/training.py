@@ -26,19 +26,19 @@ from pydantic import (
 )
 from torch import Tensor
 
-from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
-from data_pipeline.device import DeviceSequences
-from models import SequenceModel
-from models.losses import LOSSES, Excluded, LossSettings, Negatives, ce, sampled
-from results.metrics import METRICS, compute_metrics
-from sweep.evaluation import ModelScorer, Ranker
-from sweep.graphs import StepGraphs, StepInputs, padded
-from sweep.host import flush_denormals, keep_freed_memory
-from sweep.negatives import NegativeSampler, NegativeSettings
-from sweep.schedule import EvalSchedule, next_evaluation
-from sweep.seeds import derive_seed
-from sweep.table_gradient import TableGradient
-from sweep.workers import ALONE, Workers
+from seqsweep.data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.models import SequenceModel
+from seqsweep.models.losses import LOSSES, Excluded, LossSettings, Negatives, ce, sampled
+from seqsweep.results.metrics import METRICS, compute_metrics
+from seqsweep.sweep.evaluation import ModelScorer, Ranker
+from seqsweep.sweep.graphs import StepGraphs, StepInputs, padded
+from seqsweep.sweep.host import flush_denormals, keep_freed_memory
+from seqsweep.sweep.negatives import NegativeSampler, NegativeSettings
+from seqsweep.sweep.schedule import EvalSchedule, next_evaluation
+from seqsweep.sweep.seeds import derive_seed
+from seqsweep.sweep.table_gradient import TableGradient
+from seqsweep.sweep.workers import ALONE, Workers
 
 # What a target stands against: items that were drawn, or all but some excluded ones.
 Others = Negatives | Excluded | None

@@ -10,20 +10,20 @@ import ray
 import torch
 from ray import tune
 
-from data_pipeline.device import DeviceSequences
-from data_pipeline.schema import Manifest
-from data_pipeline.split import Split
-from data_pipeline.store import SequenceLog
-from sweep.checkpoint import checkpoint_path, load_checkpoint, remove_left_overs, save_checkpoint
-from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from sweep.files import StudyPath
-from sweep.host import give_back_memory
-from sweep.hparams import typed_configs
-from sweep.mailbox import Report
-from sweep.ranks import UserRanks, ranks_path, write_ranks
-from sweep.requests import TrialRequest
-from sweep.training import EpochReport, TrainBudget, TrainState, build_model, new_state, train
-from sweep.workers import ALONE, Workers
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.schema import Manifest
+from seqsweep.data_pipeline.split import Split
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.sweep.checkpoint import checkpoint_path, load_checkpoint, remove_left_overs, save_checkpoint
+from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from seqsweep.sweep.files import StudyPath
+from seqsweep.sweep.host import give_back_memory
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.mailbox import Report
+from seqsweep.sweep.ranks import UserRanks, ranks_path, write_ranks
+from seqsweep.sweep.requests import TrialRequest
+from seqsweep.sweep.training import EpochReport, TrainBudget, TrainState, build_model, new_state, train
+from seqsweep.sweep.workers import ALONE, Workers
 
 CPU_ALLOCATION_FAILED = "DefaultCPUAllocator: can't allocate memory"  # torch says so in a RuntimeError
 

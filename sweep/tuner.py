@@ -21,7 +21,7 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 
-from sweep.adapters import (
+from seqsweep.sweep.adapters import (
     Experiment,
     StudyCallback,
     StudyScheduler,
@@ -29,9 +29,9 @@ from sweep.adapters import (
     StudyStopper,
     nothing_started,
 )
-from sweep.errors import UserError
-from sweep.files import RAY_FOLDER
-from sweep.study import Study
+from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.files import RAY_FOLDER
+from seqsweep.sweep.study import Study
 
 Trainable = Callable[[dict[str, Any]], None]
 

@@ -14,11 +14,11 @@ from types import ModuleType
 
 import optuna
 
-from search_spaces.errors import SpaceError
-from search_spaces.walk import Space
-from sweep.errors import ConfigError
-from sweep.hparams import typed_configs
-from sweep.sampling import sample_hparams
+from seqsweep.search_spaces.errors import SpaceError
+from seqsweep.search_spaces.walk import Space
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.sampling import sample_hparams
 
 NUM_DRAWS = 64
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from data_pipeline.schema import SCHEMA_VERSION, Manifest, Neighbours, Shard
-from data_pipeline.store import SequenceLog
+from seqsweep.data_pipeline.schema import SCHEMA_VERSION, Manifest, Neighbours, Shard
+from seqsweep.data_pipeline.store import SequenceLog
 
 
 def log_of(

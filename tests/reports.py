@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from results.leaderboard import (
+from seqsweep.results.leaderboard import (
     EPOCHS_FILE,
     FINALISTS_FILE,
     LEADERBOARD_FILE,
@@ -22,8 +22,8 @@ from results.leaderboard import (
     build_leaderboard,
     write_table,
 )
-from results.report.content import StudyFolder
-from results.schema import EpochRecord, TrialRecord
+from seqsweep.results.report.content import StudyFolder
+from seqsweep.results.schema import EpochRecord, TrialRecord
 
 FACTS = StudyFacts(
     study="mine",

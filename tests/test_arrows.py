@@ -44,8 +44,11 @@ def imports(path: Path) -> Iterator[str]:
 def test_imports_follow_the_arrows(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     package = name.split("/")[0]
-    for module in imports(path):
+    for whole in imports(path):
+        module = whole.removeprefix("seqsweep.")
         top = module.split(".")[0]
+        if top in PACKAGES:
+            assert module != whole, f"{name} imports {whole}: below seqsweep alone"
         if top in PACKAGES and top != package:
             assert top in ALLOWED[package] or module in ALLOWED[package], f"{name} imports {module}"
         if top in ONLY_IN:
@@ -53,5 +56,5 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 
 
 def test_the_entry_point_defines_nothing() -> None:
-    tree = ast.parse((ROOT / "sweep/__main__.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "seqsweep/__main__.py").read_text(encoding="utf-8"))
     assert [type(node) for node in tree.body] == [ast.ImportFrom, ast.Expr]

@@ -4,6 +4,6 @@ A theme is a module, its section and the figure in it: history, curves, cost. `f
 they share, `content` what they read, `page` the file around them.
 """
 
-from results.report.write import write_comparison, write_report
+from seqsweep.results.report.write import write_comparison, write_report
 
 __all__ = ["write_comparison", "write_report"]

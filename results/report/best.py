@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import shlex
 
-from results.metrics import METRICS
-from results.report.content import ENDED, Row, StudyContent, finite, interval, is_hparam, short_name, total
-from results.report.html import (
+from seqsweep.results.metrics import METRICS
+from seqsweep.results.report.content import (
+    ENDED,
+    Row,
+    StudyContent,
+    finite,
+    interval,
+    is_hparam,
+    short_name,
+    total,
+)
+from seqsweep.results.report.html import (
     NOT_RECORDED,
     NOTHING,
     code,
@@ -19,7 +28,7 @@ from results.report.html import (
     table,
     text,
 )
-from results.schema import FAMILY
+from seqsweep.results.schema import FAMILY
 
 
 def heading(content: StudyContent) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from results.report.content import ENDED, StudyContent, interval, short_name, total
-from results.report.figure import Figure, figure_of, plot, plot_text, series_colour
-from results.report.history import best_so_far
-from results.report.html import (
+from seqsweep.results.report.content import ENDED, StudyContent, interval, short_name, total
+from seqsweep.results.report.figure import Figure, figure_of, plot, plot_text, series_colour
+from seqsweep.results.report.history import best_so_far
+from seqsweep.results.report.html import (
     NOTHING,
     columns,
     duration,

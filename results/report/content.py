@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.leaderboard import EPOCHS_FILE, FINALISTS_FILE, LEADERBOARD_FILE, load_leaderboard
-from results.schema import FAMILY
+from seqsweep.results.leaderboard import EPOCHS_FILE, FINALISTS_FILE, LEADERBOARD_FILE, load_leaderboard
+from seqsweep.results.schema import FAMILY
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

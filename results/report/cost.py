@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.report.content import Row, StudyContent, finite
-from results.report.figure import Figure, figure_of, log_axis, plot, points, points_by_family
-from results.report.html import columns, section, table, whole
+from seqsweep.results.report.content import Row, StudyContent, finite
+from seqsweep.results.report.figure import Figure, figure_of, log_axis, plot, points, points_by_family
+from seqsweep.results.report.html import columns, section, table, whole
 
 WIDE = 3  # a cost that differs by more than this factor is drawn on a logarithmic scale
 COSTS = {"seconds": "seconds of training and validation", "num_parameters": "parameters"}

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from results.report.content import StudyContent, finite
-from results.report.figure import (
+from seqsweep.results.report.content import StudyContent, finite
+from seqsweep.results.report.figure import (
     LEGEND_REVERSED,
     NUM_SERIES,
     SYMBOLS,
@@ -16,7 +16,7 @@ from results.report.figure import (
     plot,
     series_colour,
 )
-from results.report.html import section
+from seqsweep.results.report.html import section
 
 NUM_BEST = 5  # trials whose curves are in colour
 MAX_THIN = 100

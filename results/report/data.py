@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from results.report.content import StudyContent
-from results.report.figure import Figure, plot
-from results.report.html import NOT_RECORDED, columns, section, spaced, table
+from seqsweep.results.report.content import StudyContent
+from seqsweep.results.report.figure import Figure, plot
+from seqsweep.results.report.html import NOT_RECORDED, columns, section, spaced, table
 
 
 def data(content: StudyContent) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from results.report.content import Row, StudyContent, finite
-from results.report.html import shown, text
+from seqsweep.results.report.content import Row, StudyContent, finite
+from seqsweep.results.report.html import shown, text
 
 Figure = dict[str, Any]
 

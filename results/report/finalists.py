@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.report.content import ENDED, Row, StudyContent, finite, interval
-from results.report.figure import PARTS, Figure, plot, plot_text
-from results.report.html import NOTHING, section, shown, table
+from seqsweep.results.report.content import ENDED, Row, StudyContent, finite, interval
+from seqsweep.results.report.figure import PARTS, Figure, plot, plot_text
+from seqsweep.results.report.html import NOTHING, section, shown, table
 
 SHIFT = {"valid": 0.14, "test": -0.14}  # of a finalist's line, so that the two lie beside each other
 

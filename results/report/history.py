@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from results.report.content import Row, StudyContent, finite
-from results.report.figure import Figure, figure_of, plot, plot_text, points
-from results.report.html import section
+from seqsweep.results.report.content import Row, StudyContent, finite
+from seqsweep.results.report.figure import Figure, figure_of, plot, plot_text, points
+from seqsweep.results.report.html import section
 
 STATES = {  # colour, shape: told apart by either
     "complete": ("--accent", "circle"),

@@ -10,9 +10,9 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from results.report.content import StudyContent
-from results.report.figure import Figure, plot, plot_text
-from results.report.html import paragraph, section
+from seqsweep.results.report.content import StudyContent
+from seqsweep.results.report.figure import Figure, plot, plot_text
+from seqsweep.results.report.html import paragraph, section
 
 MIN_TRIALS = 20
 BEST_QUANTILE = 0.1

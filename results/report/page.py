@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from results.report.html import text
+from seqsweep.results.report.html import text
 
 # Nothing is loaded, from whatever a study's texts hold: the browser itself sees to it.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"

@@ -6,9 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from results.report.content import Row, StudyContent, drawable, finite, is_hparam, part_drawn, short_name
-from results.report.figure import LEGEND_REVERSED, Figure, plot, plot_text, tick_text
-from results.report.html import hparam_text, section
+from seqsweep.results.report.content import (
+    Row,
+    StudyContent,
+    drawable,
+    finite,
+    is_hparam,
+    part_drawn,
+    short_name,
+)
+from seqsweep.results.report.figure import LEGEND_REVERSED, Figure, plot, plot_text, tick_text
+from seqsweep.results.report.html import hparam_text, section
 
 MAX_AXES = 10
 

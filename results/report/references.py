@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.report.content import Row, StudyContent, finite
-from results.report.figure import PARTS, Figure, figure_of, plot, plot_text
-from results.report.html import columns, section, spaced, table
+from seqsweep.results.report.content import Row, StudyContent, finite
+from seqsweep.results.report.figure import PARTS, Figure, figure_of, plot, plot_text
+from seqsweep.results.report.html import columns, section, spaced, table
 
 
 def references(content: StudyContent) -> str:

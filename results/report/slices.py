@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from results.report.content import Row, StudyContent, drawable, part_drawn, short_name
-from results.report.figure import (
+from seqsweep.results.report.content import Row, StudyContent, drawable, part_drawn, short_name
+from seqsweep.results.report.figure import (
     SERIES_NAMES,
     Figure,
     figure_of,
@@ -16,7 +16,7 @@ from results.report.figure import (
     points_by_family,
     tick_text,
 )
-from results.report.html import hparam_text, section, text
+from seqsweep.results.report.html import hparam_text, section, text
 
 FEW_VALUES = 5  # of whole numbers: each gets its tick
 

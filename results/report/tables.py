@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from results.report.content import Row, StudyContent, finite, is_hparam, short_name
-from results.report.html import (
+from seqsweep.results.report.content import Row, StudyContent, finite, is_hparam, short_name
+from seqsweep.results.report.html import (
     NOT_RECORDED,
     NOTHING,
     code,
@@ -21,7 +21,7 @@ from results.report.html import (
     table,
     whole,
 )
-from results.schema import FAMILY
+from seqsweep.results.schema import FAMILY
 
 SHOWN_TRIALS = 20
 

@@ -8,20 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from results.report.best import best_trial, heading
-from results.report.compare import comparison
-from results.report.content import StudyFolder, read_content
-from results.report.cost import cost, front
-from results.report.curves import learning_curves
-from results.report.data import data
-from results.report.finalists import finalists
-from results.report.history import history
-from results.report.importance import importances
-from results.report.page import page
-from results.report.parallel import parallel
-from results.report.references import references
-from results.report.slices import slices
-from results.report.tables import failures, leaderboard, made_with
+from seqsweep.results.report.best import best_trial, heading
+from seqsweep.results.report.compare import comparison
+from seqsweep.results.report.content import StudyFolder, read_content
+from seqsweep.results.report.cost import cost, front
+from seqsweep.results.report.curves import learning_curves
+from seqsweep.results.report.data import data
+from seqsweep.results.report.finalists import finalists
+from seqsweep.results.report.history import history
+from seqsweep.results.report.importance import importances
+from seqsweep.results.report.page import page
+from seqsweep.results.report.parallel import parallel
+from seqsweep.results.report.references import references
+from seqsweep.results.report.slices import slices
+from seqsweep.results.report.tables import failures, leaderboard, made_with
 
 REPORT_FILE = "report.html"
 

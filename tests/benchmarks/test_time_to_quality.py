@@ -14,11 +14,11 @@ from benchmarks import readme, time_to_quality
 from benchmarks.cases import Case
 from benchmarks.record import newest
 from benchmarks.time_to_quality import NDCG, Curve, rows_of
-from data_pipeline.device import DeviceSequences
-from data_pipeline.history import History
-from results.metrics import Ranks, compute_metrics, ndcg
-from sweep.evaluation import ProtocolConfig, Ranker
-from sweep.trial import TrialData, open_data
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.history import History
+from seqsweep.results.metrics import Ranks, compute_metrics, ndcg
+from seqsweep.sweep.evaluation import ProtocolConfig, Ranker
+from seqsweep.sweep.trial import TrialData, open_data
 from tests.logs import log_of
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from results.report import write_comparison, write_report
-from results.schema import TrialRecord
+from seqsweep.results.report import write_comparison, write_report
+from seqsweep.results.schema import TrialRecord
 from tests.reports import failed, front_study, full_study, searched, write_study
 
 CHROMIUM = shutil.which("chromium")

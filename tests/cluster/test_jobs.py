@@ -24,7 +24,7 @@ from typing import TypeVar
 import pandas as pd
 import pytest
 
-from sweep.study import Study, StudyError
+from seqsweep.sweep.study import Study, StudyError
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "http://127.0.0.1:8265"
@@ -65,7 +65,7 @@ class Head:
 
     def start(self, *words: str, home: str = "home") -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["nsenter", f"--net=/proc/{self.init}/ns/net", sys.executable, "-m", "sweep", *words],
+            ["nsenter", f"--net=/proc/{self.init}/ns/net", sys.executable, "-m", "seqsweep", *words],
             cwd=self.folder / "user",
             env=environment(self.folder / home),
             stdout=subprocess.PIPE,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from results.leaderboard import load_leaderboard
-from sweep.study import JOURNAL_NAME, Study
+from seqsweep.results.leaderboard import load_leaderboard
+from seqsweep.sweep.study import JOURNAL_NAME, Study
 from tests.cluster.nodes import Network, Node, wait_until
 from tests.cluster.ray_nodes import Cluster, start_head, start_worker, wait_for, wait_to_join
 from tests.faults.campaign import Seconds, Tally, check_end, look, seconds_in_checkpoint
@@ -71,7 +71,7 @@ class Watch:
 
 
 def start_driver(head: Node, num_trials: int) -> subprocess.Popen[str]:
-    run = ("python", "-m", "sweep", "run", "--name", NAME, "--data", "demo", "--address", "auto")
+    run = ("python", "-m", "seqsweep", "run", "--name", NAME, "--data", "demo", "--address", "auto")
     folders = ("--runs", str(head.shared / "runs"), "--cache", str(head.shared / "cache"))
     return head.start(
         *(*run, "--trials", str(num_trials), *SMALL, *WHOLE, "--finalists", "0", *folders),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from results.leaderboard import load_leaderboard
+from seqsweep.results.leaderboard import load_leaderboard
 from tests.cluster.nodes import Network, Node, wait_until
 from tests.cluster.ray_nodes import start_head, start_worker, wait_to_join
 
@@ -18,7 +18,7 @@ boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").create_buc
 """
 LIST = """
 import sys
-from sweep.files import BucketPath
+from seqsweep.sweep.files import BucketPath
 print("\\n".join(BucketPath(sys.argv[1]).names_below()))
 """
 
@@ -46,7 +46,7 @@ def run(head: Node, log: Path, *options: str) -> int:
     small = ("--data", "demo", "--max-users", "500", "--fix", "hidden_dim=16", "--fix", "max_len=20")
     search = ("--trials", "4", "--max-epochs", "3", "--finalists", "1", "--finalist-seeds", "2")
     folders = ("--runs", "/tmp/runs", "--cache", "/tmp/cache")
-    command = ("python", "-m", "sweep", "run", "--name", "mine", "--address", "auto")
+    command = ("python", "-m", "seqsweep", "run", "--name", "mine", "--address", "auto")
     return head.start(*command, *small, *search, *folders, *options, log=log).wait(300)
 
 

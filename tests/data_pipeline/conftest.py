@@ -4,10 +4,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.schema import DataError
-from data_pipeline.sources import read_interactions
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.sources import read_interactions
 
 Write = Callable[[str, str | bytes], Path]
 Read = Callable[..., pa.Table]

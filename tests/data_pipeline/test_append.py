@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.append import append
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.schema import DataError
-from data_pipeline.store import open_log
+from seqsweep.data_pipeline.append import append
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.store import open_log
 
 Row = tuple[object, ...]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.config import DataConfig
 
 Write = Callable[[str, str | bytes], Path]
 ErrorOf = Callable[[DataConfig], str]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
-from data_pipeline.device import DeviceSequences
-from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
-from data_pipeline.split import leave_one_out
+from seqsweep.data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
+from seqsweep.data_pipeline.split import leave_one_out
 from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_pipeline.config import DataConfig
-from data_pipeline.dates import iso_date, microseconds, whole_seconds
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.dates import iso_date, microseconds, whole_seconds
 
 
 def test_dates_count_from_1970_in_utc() -> None:

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.config import DataConfig
-from data_pipeline.demo import Demo, DemoConfig, ceilings, generate
-from data_pipeline.prepare import prepare
-from data_pipeline.store import open_log
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.demo import Demo, DemoConfig, ceilings, generate
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import open_log
 
 SMALL = DemoConfig(seed=3, num_users=40, num_items=60, num_interests=3, min_length=4, max_length=12)
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline.batches import MaskedItem, TrainBatches
-from data_pipeline.device import DeviceSequences, personal_clocks
-from data_pipeline.ids import MASK_ITEM_ID
-from data_pipeline.schema import DataError
+from seqsweep.data_pipeline.batches import MaskedItem, TrainBatches
+from seqsweep.data_pipeline.device import DeviceSequences, personal_clocks
+from seqsweep.data_pipeline.ids import MASK_ITEM_ID
+from seqsweep.data_pipeline.schema import DataError
 from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")

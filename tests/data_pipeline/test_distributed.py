@@ -19,15 +19,15 @@ import ray
 from ray.data import Dataset
 from ray.exceptions import OutOfMemoryError
 
-from data_pipeline import distributed, distributed_files, distributed_rows
-from data_pipeline.config import DataConfig
-from data_pipeline.distributed import prepare_distributed
-from data_pipeline.distributed_files import check_seen
-from data_pipeline.distributed_shards import Written, check_arrived, write_shards
-from data_pipeline.filters import FILTERS
-from data_pipeline.prepare import prepare
-from data_pipeline.schema import DataError, Manifest, Shard
-from data_pipeline.store import MANIFEST, read_manifest
+from seqsweep.data_pipeline import distributed, distributed_files, distributed_rows
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.distributed import prepare_distributed
+from seqsweep.data_pipeline.distributed_files import check_seen
+from seqsweep.data_pipeline.distributed_shards import Written, check_arrived, write_shards
+from seqsweep.data_pipeline.filters import FILTERS
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.schema import DataError, Manifest, Shard
+from seqsweep.data_pipeline.store import MANIFEST, read_manifest
 
 ROOT = Path(__file__).parents[2]
 Same = Callable[[DataConfig], Manifest]
@@ -331,7 +331,7 @@ def test_a_second_run_and_one_alone_find_the_folder(
     monkeypatch.setattr(distributed, "read_files", None)
     assert prepare_distributed(config, tmp_path / "cache", print) == folder
     assert prepare_distributed(DataConfig(path=str(folder)), tmp_path / "cache", print) == folder
-    monkeypatch.setattr("data_pipeline.prepare.read_interactions", None)
+    monkeypatch.setattr("seqsweep.data_pipeline.prepare.read_interactions", None)
     assert prepare(config, tmp_path / "cache") == folder
 
 
@@ -386,8 +386,8 @@ import logging, sys
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from data_pipeline import distributed
-from data_pipeline.config import DataConfig
+from seqsweep.data_pipeline import distributed
+from seqsweep.data_pipeline.config import DataConfig
 
 quick = {"health_check_failure_threshold": 2, "health_check_period_ms": 500}
 cluster = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": quick})

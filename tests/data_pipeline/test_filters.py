@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_pipeline.filters import Interactions, first_of_equals, k_core, within
+from seqsweep.data_pipeline.filters import Interactions, first_of_equals, k_core, within
 
 Pairs = list[tuple[int, int]]
 pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)

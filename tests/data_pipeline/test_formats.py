@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.config import DataConfig
-from data_pipeline.schema import DataError
-from data_pipeline.sequences import BLOCK_BYTES
-from data_pipeline.sources import input_files, read_interactions, read_table, source_format
-from data_pipeline.text_file import COMPRESSIONS, Codec
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.sequences import BLOCK_BYTES
+from seqsweep.data_pipeline.sources import input_files, read_interactions, read_table, source_format
+from seqsweep.data_pipeline.text_file import COMPRESSIONS, Codec
 
 Write = Callable[[str, str | bytes], Path]
 ReadRows = Callable[[DataConfig], list[tuple[object, ...]]]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.schema import DataError
-from data_pipeline.sources import source_format
-from data_pipeline.store import open_log, read_item_ids, read_user_ids
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.sources import source_format
+from seqsweep.data_pipeline.store import open_log, read_item_ids, read_user_ids
 from tests.data_pipeline.fuzz_corpus import Damaged, corpus
 
 SEED = 20_240_229

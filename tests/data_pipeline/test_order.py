@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.order import (
+from seqsweep.data_pipeline.order import (
     ShardRows,
     is_stored_by_item,
     neighbours,
@@ -15,7 +15,7 @@ from data_pipeline.order import (
     sort_rows,
     tie_hash,
 )
-from data_pipeline.schema import Neighbours
+from seqsweep.data_pipeline.schema import Neighbours
 
 rows = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=80)
 

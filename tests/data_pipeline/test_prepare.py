@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import fingerprint_of, prepare
-from data_pipeline.schema import DataError
-from data_pipeline.sources import read_interactions
-from data_pipeline.store import open_log, read_item_ids, read_user_ids
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import fingerprint_of, prepare
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.sources import read_interactions
+from seqsweep.data_pipeline.store import open_log, read_item_ids, read_user_ids
 
 Write = Callable[[str, str | bytes], Path]
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_sequences_are_the_log_grouped_and_sorted(tmp_path: Path, rows: list[tup
 def test_second_run_returns_at_once(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DataConfig(path=str(write("log.txt", LOG)))
     folder = prepare(config, tmp_path / "cache")
-    monkeypatch.setattr("data_pipeline.prepare.read_interactions", None)
+    monkeypatch.setattr("seqsweep.data_pipeline.prepare.read_interactions", None)
     assert prepare(config, tmp_path / "cache") == folder
 
 
@@ -162,7 +162,7 @@ def test_input_that_changes_while_it_is_read(
             stream.write("1 1 1\n")
         return read_interactions(config)
 
-    monkeypatch.setattr("data_pipeline.prepare.read_interactions", append_and_read)
+    monkeypatch.setattr("seqsweep.data_pipeline.prepare.read_interactions", append_and_read)
     assert "the input changed while it was read" in error_of(DataConfig(path=str(path)))
 
 
@@ -244,7 +244,7 @@ def test_a_full_disk_leaves_nothing(write: Write, tmp_path: Path, monkeypatch: p
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("data_pipeline.build.write_ids", full)
+    monkeypatch.setattr("seqsweep.data_pipeline.build.write_ids", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(DataConfig(path=str(write("log.txt", LOG))), tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
@@ -253,8 +253,8 @@ def test_a_full_disk_leaves_nothing(write: Write, tmp_path: Path, monkeypatch: p
 SLOW_PREPARE = """
 import sys, time
 from pathlib import Path
-from data_pipeline import build
-from data_pipeline.prepare import DataConfig, prepare
+from seqsweep.data_pipeline import build
+from seqsweep.data_pipeline.prepare import DataConfig, prepare
 write = build.write_ids
 def slow(*arguments):
     print("writing", flush=True)
@@ -293,7 +293,7 @@ def test_killed_in_the_middle_is_recovered(write: Write, tmp_path: Path) -> None
 KILLED = """
 import sys
 from pathlib import Path
-from data_pipeline.prepare import DataConfig, prepare
+from seqsweep.data_pipeline.prepare import DataConfig, prepare
 print("begins", flush=True)
 while True:
     prepare(DataConfig(path=sys.argv[1], shard_bytes=20_000), Path(sys.argv[2]))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.progress import bytes_read, reading
+from seqsweep.data_pipeline.progress import bytes_read, reading
 
 
 def test_the_place_in_the_file_that_is_open(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_told_only_of_what_takes_long(tmp_path: Path, monkeypatch: pytest.Monkey
     with reading("log.csv", [file], told.append, interval_s=0.01):
         time.sleep(0.05)
     assert told == []
-    monkeypatch.setattr("data_pipeline.progress.TOLD_BYTES", 1000)
+    monkeypatch.setattr("seqsweep.data_pipeline.progress.TOLD_BYTES", 1000)
     with (
         reading("log.csv", [file], told.append, interval_s=0.01),
         file.open("rb", buffering=0) as stream,

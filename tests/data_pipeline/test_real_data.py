@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare, prepare_table
-from data_pipeline.split import count_cold_targets, leave_one_out
-from data_pipeline.store import SequenceLog, open_log
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare, prepare_table
+from seqsweep.data_pipeline.split import count_cold_targets, leave_one_out
+from seqsweep.data_pipeline.store import SequenceLog, open_log
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / os.environ.get("SEQSWEEP_DATA", "../shared/data")

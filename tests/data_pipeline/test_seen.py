@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline import seen
-from data_pipeline.device import DeviceSequences
-from data_pipeline.seen import count_items, seen_keys
-from data_pipeline.split import leave_one_out
+from seqsweep.data_pipeline import seen
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.seen import count_items, seen_keys
+from seqsweep.data_pipeline.split import leave_one_out
 from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")

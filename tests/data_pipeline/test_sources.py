@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.config import DataConfig
-from data_pipeline.recognise import FORMATS
-from data_pipeline.schema import DataError
-from data_pipeline.sources import read_interactions, source_format
-from data_pipeline.streams import PlainIntegers, SingleSeparator, SqueezedBlanks
-from data_pipeline.text_file import COMPRESSIONS
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.recognise import FORMATS
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.sources import read_interactions, source_format
+from seqsweep.data_pipeline.streams import PlainIntegers, SingleSeparator, SqueezedBlanks
+from seqsweep.data_pipeline.text_file import COMPRESSIONS
 
 Write = Callable[[str, str | bytes], Path]
 ReadRows = Callable[[DataConfig], list[tuple[object, ...]]]

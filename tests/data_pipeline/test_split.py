@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_pipeline.prepare import DataConfig, prepare
-from data_pipeline.schema import DataError, TimeUnit
-from data_pipeline.split import (
+from seqsweep.data_pipeline.prepare import DataConfig, prepare
+from seqsweep.data_pipeline.schema import DataError, TimeUnit
+from seqsweep.data_pipeline.split import (
     Cut,
     Targets,
     count_cold_targets,
@@ -21,7 +21,7 @@ from data_pipeline.split import (
     temporal,
     training_mask,
 )
-from data_pipeline.store import SequenceLog, open_log
+from seqsweep.data_pipeline.store import SequenceLog, open_log
 from tests.logs import log_of
 
 DAY = 86_400

@@ -5,10 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.schema import SEQUENCES, SEQUENCES_WITHOUT_TIME, DataError, Manifest
-from data_pipeline.store import SequenceLog, open_log, read_item_ids, read_user_ids
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.schema import SEQUENCES, SEQUENCES_WITHOUT_TIME, DataError, Manifest
+from seqsweep.data_pipeline.store import SequenceLog, open_log, read_item_ids, read_user_ids
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_submit_runs_the_checkout_and_the_environment_that_nodes_get(tmp_path: P
     submit = ROOT / "submit.py"
     python = tmp_path / CHECKOUT.removeprefix("~/") / ".venv/bin/python"
     python.parent.mkdir(parents=True)
-    (tmp_path / CHECKOUT.removeprefix("~/") / "sweep").mkdir()
+    (tmp_path / CHECKOUT.removeprefix("~/") / "seqsweep").mkdir()
     python.write_text('#!/bin/sh\necho "$PWD"\n')
     python.chmod(0o755)
     run = subprocess.run(

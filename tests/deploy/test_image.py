@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = [name.replace(".", "/") for name in PYPROJECT["tool"]["setuptools"]["packages"]]
+PACKAGES = ["/".join(name.split(".")[1:] or [name]) for name in PYPROJECT["tool"]["setuptools"]["packages"]]
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -72,11 +72,18 @@ def test_dependencies_are_a_layer_of_their_own() -> None:
     everything = rests.index(". .")
     assert install < everything
     assert "RUN" not in names[everything:]  # a change of code makes no layer but its own copy
-    (made,) = re.findall(r"mkdir (.*?)\s+&&", rests[install])
-    assert made.split() == PACKAGES
     for name in rests[names.index("COPY")].split()[:-1]:
         assert name in context()
         assert not any(fnmatch.fnmatch(name, package) for package in PACKAGES)
+
+
+def test_empty_packages_are_made_before_the_dependencies_are_installed(tmp_path: Path) -> None:
+    (install,) = (rest for name, rest in instructions() if name == "RUN" and "pip install" in rest)
+    (code,) = re.findall(r'python -c "(.*?)"', install)
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    made = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("__init__.py")}
+    assert made == set(PACKAGES)
 
 
 def test_it_runs_as_nobody_in_particular_with_authentication() -> None:

@@ -8,9 +8,9 @@ import optuna
 import pytest
 import torch
 
-from data_pipeline.history import History
-from models import MODELS
-from sweep.hparams import typed_configs
+from seqsweep.data_pipeline.history import History
+from seqsweep.models import MODELS
+from seqsweep.sweep.hparams import typed_configs
 
 PAGE = (Path(__file__).parents[2] / "docs/adding-a-model.md").read_text(encoding="utf-8")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from models import MODELS
-from search_spaces import SEARCH_SPACES
-from search_spaces.describe import describe_space
-from sweep.training import TrainConfig
+from seqsweep.models import MODELS
+from seqsweep.search_spaces import SEARCH_SPACES
+from seqsweep.search_spaces.describe import describe_space
+from seqsweep.sweep.training import TrainConfig
 
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
 HEADINGS = {

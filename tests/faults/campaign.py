@@ -22,10 +22,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from results.schema import EpochRecord
-from sweep.checkpoint import checkpoint_path, load_checkpoint
-from sweep.search import rungs_of
-from sweep.study import JOURNAL_NAME, Study
+from seqsweep.results.schema import EpochRecord
+from seqsweep.sweep.checkpoint import checkpoint_path, load_checkpoint
+from seqsweep.sweep.search import rungs_of
+from seqsweep.sweep.study import JOURNAL_NAME, Study
 
 ROOT = Path(__file__).parents[2]
 WORKER_NAME = "ray::ImplicitFunc"
@@ -92,7 +92,7 @@ def run_campaign(folder: Path, arguments: tuple[str, ...], num_kills: int, seed:
 
 def start(folder: Path, arguments: tuple[str, ...]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "sweep", "run", "--name", "faults", *arguments],
+        [sys.executable, "-m", "seqsweep", "run", "--name", "faults", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

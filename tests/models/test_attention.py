@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import attention
-from models.attention import attend
-from models.layers import draw_kept, drop
+from seqsweep.models import attention
+from seqsweep.models.attention import attend
+from seqsweep.models.layers import draw_kept, drop
 
 CPU = torch.device("cpu")
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import models.baselines
-from data_pipeline.history import History
-from models.baselines import BASELINES, ItemKNN, Markov, MostPopular, RecentPopular, TrainingPart
-from sweep.baselines import score_baselines, training_part
-from sweep.evaluation import ProtocolConfig, Scorer
-from sweep.trial import open_data
+import seqsweep.models.baselines
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.baselines import BASELINES, ItemKNN, Markov, MostPopular, RecentPopular, TrainingPart
+from seqsweep.sweep.baselines import score_baselines, training_part
+from seqsweep.sweep.evaluation import ProtocolConfig, Scorer
+from seqsweep.sweep.trial import open_data
 from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_a_user_has_an_item_once_however_often() -> None:
 
 @pytest.mark.parametrize("entries_per_chunk", [1, 40, 2**21])
 def test_item_knn_equals_a_dense_product(monkeypatch: pytest.MonkeyPatch, entries_per_chunk: int) -> None:
-    monkeypatch.setattr(models.baselines, "ENTRIES_PER_CHUNK", entries_per_chunk)
+    monkeypatch.setattr(seqsweep.models.baselines, "ENTRIES_PER_CHUNK", entries_per_chunk)
     log = random_log(num_users=60)
     data = open_data(log, ProtocolConfig(), CPU)
     part = training_part(data)
@@ -119,7 +119,7 @@ def test_item_knn_equals_a_dense_product(monkeypatch: pytest.MonkeyPatch, entrie
 
 
 def test_only_the_nearest_items_speak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.baselines, "MAX_NEIGHBOURS", 1)
+    monkeypatch.setattr(seqsweep.models.baselines, "MAX_NEIGHBOURS", 1)
     knn = ItemKNN(part_of([[1, 2, 3], [1, 2, 4], [1, 3, 3]], 4))
     # of 1: 2 and 3 alike (2 / sqrt(3 * 2)), the smaller id stays; 4's nearest is 2 (1 / sqrt(2))
     assert scores(knn, history([1], [4])).gt(0.5).tolist() == [
@@ -132,7 +132,7 @@ def test_a_log_with_many_pairs_is_fitted_from_late_interactions(monkeypatch: pyt
     part = part_of([[1, 2, 3, 4, 5, 6], [5, 6]], 6)
     assert scores(ItemKNN(part), history([1]))[0].gt(0.5).tolist() == [False, True, True, True, True, True]
     monkeypatch.setattr(
-        models.baselines, "MAX_FIT_PAIRS", 10
+        seqsweep.models.baselines, "MAX_FIT_PAIRS", 10
     )  # 6 * 6 + 2 * 2 are more, 2 * 2 + 2 * 2 are not
     monkeypatch.setattr(ItemKNN, "max_len", 8)  # 8, 4, 2
     score_BV = scores(ItemKNN(part), history([5], [4]))

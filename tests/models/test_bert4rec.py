@@ -3,12 +3,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from data_pipeline.batches import MaskedItem, TrainBatches
-from data_pipeline.device import DeviceSequences
-from data_pipeline.history import History
-from data_pipeline.ids import MASK_ITEM_ID
-from data_pipeline.split import leave_one_out
-from models.bert4rec import BERT4Rec, BERT4RecConfig, EncoderBlock
+from seqsweep.data_pipeline.batches import MaskedItem, TrainBatches
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.ids import MASK_ITEM_ID
+from seqsweep.data_pipeline.split import leave_one_out
+from seqsweep.models.bert4rec import BERT4Rec, BERT4RecConfig, EncoderBlock
 from tests.logs import log_of
 
 SMALL = BERT4RecConfig(hidden_dim=8, num_blocks=2, num_heads=2, dropout=0.3, max_len=6)

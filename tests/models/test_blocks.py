@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.history import History
-from models.blocks import BlocksConfig, GatedResidual
-from models.hyper_connections import HyperConnection
-from models.layers import FeedForward
-from models.losses import ce
-from models.sasrec import SASRec, SASRecConfig
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.blocks import BlocksConfig, GatedResidual
+from seqsweep.models.hyper_connections import HyperConnection
+from seqsweep.models.layers import FeedForward
+from seqsweep.models.losses import ce
+from seqsweep.models.sasrec import SASRec, SASRecConfig
 
 NUM_ITEMS = 30
 

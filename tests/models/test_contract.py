@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.history import History, Times
-from data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
-from models import MODELS, SequenceModel
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.data_pipeline.ids import MASK_ITEM_ID, PAD_ITEM_ID
+from seqsweep.models import MODELS, SequenceModel
 
 NUM_ITEMS = 30
 MAX_LEN = 8

@@ -3,8 +3,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from data_pipeline.history import History
-from models.gru4rec import GRU4Rec, GRU4RecConfig
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.gru4rec import GRU4Rec, GRU4RecConfig
 
 SMALL = GRU4RecConfig(hidden_dim=6, gru_dim=10, num_layers=2, dropout=0.3, max_len=8)
 

@@ -6,8 +6,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from data_pipeline.history import History, Times
-from models.hstu import HSTU, HSTUBlock, HSTUConfig, span_buckets
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.models.hstu import HSTU, HSTUBlock, HSTUConfig, span_buckets
 
 SMALL = HSTUConfig(hidden_dim=8, num_blocks=2, num_heads=2, dropout=0.3, max_len=6, time_buckets=30)
 

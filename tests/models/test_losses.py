@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.losses import (
+from seqsweep.models.losses import (
     SAMPLED_LOSSES,
     Excluded,
     LossSettings,

@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from data_pipeline.history import History
-from models.interface import last_places
-from models.lrurec import LinearRecurrence, LRUBlock, LRURec, LRURecConfig, _passes, scan
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.interface import last_places
+from seqsweep.models.lrurec import LinearRecurrence, LRUBlock, LRURec, LRURecConfig, _passes, scan
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lrurec.npz"
 SMALL = LRURecConfig(hidden_dim=6, state_dim=10, dropout=0.3, max_len=16)

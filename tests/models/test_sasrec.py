@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.history import History
-from models.sasrec import SASRec, SASRecConfig
+from seqsweep.data_pipeline.history import History
+from seqsweep.models.sasrec import SASRec, SASRecConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NORMS = ("original", "pre", "post")

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import models.tisasrec
-from data_pipeline.history import History, Times
-from models.tisasrec import (
+import seqsweep.models.tisasrec
+from seqsweep.data_pipeline.history import History, Times
+from seqsweep.models.tisasrec import (
     Tile,
     TiSASRec,
     TiSASRecConfig,
@@ -142,7 +142,7 @@ def test_equals_the_naive_formulas(
     kept_weights: int, heads: int, tile: Tile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs and all gradients, whatever the tiles; the last two places of a user are not looked at."""
-    monkeypatch.setattr(models.tisasrec, "KEPT_WEIGHTS", kept_weights)
+    monkeypatch.setattr(seqsweep.models.tisasrec, "KEPT_WEIGHTS", kept_weights)
     inputs, interval = random_inputs(heads)
     weight = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     weight[:, 1, 5:] = 0
@@ -230,7 +230,7 @@ def test_no_tensor_holds_a_vector_for_every_pair(num_heads: int) -> None:
 def test_memory_kept_for_the_backward_pass(kept_weights: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block's attention keeps q, k, v, its result, and a byte for each weight; all share the intervals. The
     weights themselves only while they are few."""
-    monkeypatch.setattr(models.tisasrec, "KEPT_WEIGHTS", kept_weights)
+    monkeypatch.setattr(seqsweep.models.tisasrec, "KEPT_WEIGHTS", kept_weights)
     users, length, width, buckets = 4, 50, 16, 31
     (query, key, value, *tables), _ = random_inputs(1, users, length, width, buckets)
     interval = torch.zeros(users, length, length, dtype=torch.int16)

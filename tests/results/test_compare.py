@@ -4,9 +4,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from results import compare_studies, load_epochs, load_finalists, load_leaderboard
-from results.leaderboard import StudyFacts, build_epochs, build_finalists, build_leaderboard, write_table
-from results.schema import EpochRecord, TrialRecord
+from seqsweep.results import compare_studies, load_epochs, load_finalists, load_leaderboard
+from seqsweep.results.leaderboard import (
+    StudyFacts,
+    build_epochs,
+    build_finalists,
+    build_leaderboard,
+    write_table,
+)
+from seqsweep.results.schema import EpochRecord, TrialRecord
 
 FACTS = StudyFacts("one", "3f2a", "valid.mrr", "leave_one_out", {"seqsweep": "0.1.0"})
 TRIALS = [

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from results.export import export_best, load_weights
-from results.leaderboard import StudyFacts
-from results.model_card import model_card
-from results.schema import TrialRecord
+from seqsweep.results.export import export_best, load_weights
+from seqsweep.results.leaderboard import StudyFacts
+from seqsweep.results.model_card import model_card
+from seqsweep.results.schema import TrialRecord
 
 ITEM_IDS = pa.table({"item_id": pa.array([1, 2], pa.int32()), "raw_item_id": ["b00x", "b00y"]})
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from results import load_leaderboard
-from results.errors import TableError
-from results.leaderboard import StudyFacts, build_epochs, build_leaderboard, write_table
-from results.schema import EpochRecord, Hparam, TrialRecord, epochs_schema, leaderboard_schema
+from seqsweep.results import load_leaderboard
+from seqsweep.results.errors import TableError
+from seqsweep.results.leaderboard import StudyFacts, build_epochs, build_leaderboard, write_table
+from seqsweep.results.schema import EpochRecord, Hparam, TrialRecord, epochs_schema, leaderboard_schema
 
 FACTS = StudyFacts(
     study="ml-1m",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.metrics import METRICS, Ranks, compute_metrics
+from seqsweep.results.metrics import METRICS, Ranks, compute_metrics
 
 
 def ranks(*better_and_tied: tuple[int, int]) -> Ranks:

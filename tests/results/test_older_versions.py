@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from results import compare_studies, load_epochs, load_finalists, load_leaderboard
-from results.schema import SCHEMA_VERSION
+from seqsweep.results import compare_studies, load_epochs, load_finalists, load_leaderboard
+from seqsweep.results.schema import SCHEMA_VERSION
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 LOADERS = {"leaderboard": load_leaderboard, "epochs": load_epochs, "finalists": load_finalists}

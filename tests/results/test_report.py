@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.report import write_comparison, write_report
-from results.report.content import StudyFolder, read_content
-from results.report.cost import dominates_none
-from results.report.curves import MAX_THIN
-from results.report.history import best_so_far
-from results.report.importance import MIN_TRIALS, importance
-from results.schema import TrialRecord
+from seqsweep.results.report import write_comparison, write_report
+from seqsweep.results.report.content import StudyFolder, read_content
+from seqsweep.results.report.cost import dominates_none
+from seqsweep.results.report.curves import MAX_THIN
+from seqsweep.results.report.history import best_so_far
+from seqsweep.results.report.importance import MIN_TRIALS, importance
+from seqsweep.results.schema import TrialRecord
 from tests.reports import (
     BASELINES,
     FACTS,

@@ -7,9 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from results import compare_studies
-from results.metrics import METRICS
-from results.schema import EpochRecord, TrialRecord, epochs_schema, finalists_schema, leaderboard_schema
+from seqsweep.results import compare_studies
+from seqsweep.results.metrics import METRICS
+from seqsweep.results.schema import (
+    EpochRecord,
+    TrialRecord,
+    epochs_schema,
+    finalists_schema,
+    leaderboard_schema,
+)
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "leaderboard-v1"
 SPREAD = ("mean", "std", "low", "high")

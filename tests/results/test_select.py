@@ -3,10 +3,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from results.errors import TableError
-from results.leaderboard import build_leaderboard
-from results.schema import Hparam, TrialRecord
-from results.select import Condition, as_records, select_columns, select_rows
+from seqsweep.results.errors import TableError
+from seqsweep.results.leaderboard import build_leaderboard
+from seqsweep.results.schema import Hparam, TrialRecord
+from seqsweep.results.select import Condition, as_records, select_columns, select_rows
 
 
 def record(trial: int, objective: float, **hparams: Hparam) -> TrialRecord:

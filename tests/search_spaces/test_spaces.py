@@ -3,12 +3,12 @@ from typing import Any, cast
 import optuna
 import pytest
 
-from search_spaces import GRACE_FACTORS, KNOWN_GOOD, SEARCH_SPACES, Hparam
-from search_spaces.compose import compose, draws, points_to_enqueue
-from search_spaces.describe import describe_space
-from search_spaces.points import affords_ce
-from search_spaces.sasrec import sasrec
-from search_spaces.shared import nearest
+from seqsweep.search_spaces import GRACE_FACTORS, KNOWN_GOOD, SEARCH_SPACES, Hparam
+from seqsweep.search_spaces.compose import compose, draws, points_to_enqueue
+from seqsweep.search_spaces.describe import describe_space
+from seqsweep.search_spaces.points import affords_ce
+from seqsweep.search_spaces.sasrec import sasrec
+from seqsweep.search_spaces.shared import nearest
 
 NAMES = list(SEARCH_SPACES)
 POINTS = [

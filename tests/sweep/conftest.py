@@ -10,7 +10,7 @@ import ray
 import torch
 from moto.server import ThreadedMotoServer
 
-from sweep.files import BucketPath
+from seqsweep.sweep.files import BucketPath
 
 
 @pytest.fixture(scope="session")

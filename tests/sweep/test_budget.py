@@ -3,9 +3,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from results.schema import Hparam
-from sweep.budget import Budget, BudgetConfig, folder_bytes
-from sweep.study import SearchConfig, Study
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.budget import Budget, BudgetConfig, folder_bytes
+from seqsweep.sweep.study import SearchConfig, Study
 
 
 def space(trial: optuna.Trial) -> dict[str, Hparam]:

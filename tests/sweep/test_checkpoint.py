@@ -10,9 +10,9 @@ from typing import IO, Any
 import pytest
 import torch
 
-from sweep import checkpoint
-from sweep.checkpoint import load_checkpoint, remove_left_overs, save_checkpoint
-from sweep.failures import classify
+from seqsweep.sweep import checkpoint
+from seqsweep.sweep.checkpoint import load_checkpoint, remove_left_overs, save_checkpoint
+from seqsweep.sweep.failures import classify
 
 
 def test_an_attempt_does_not_lose_what_it_writes_to_an_older_one(

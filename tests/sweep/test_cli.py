@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from sweep.cli import app, settings_path
-from sweep.search import StudyError
-from sweep.study import Study
+from seqsweep.sweep.cli import app, settings_path
+from seqsweep.sweep.search import StudyError
+from seqsweep.sweep.study import Study
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--fix", "hidden_dim=16", "--fix", "max_len=20")
@@ -52,7 +52,7 @@ def environment() -> dict[str, str]:
 
 def seqsweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sweep", *arguments],
+        [sys.executable, "-m", "seqsweep", *arguments],
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -111,7 +111,7 @@ def test_where_settings_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_was_ended_goes_on(folder: Path, name: signal.Signals) -> None:
     driver = subprocess.Popen(
-        [sys.executable, "-m", "sweep", *run_arguments()],
+        [sys.executable, "-m", "seqsweep", *run_arguments()],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,

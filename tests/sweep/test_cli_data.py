@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_pipeline.store import open_log
-from sweep.cli import app
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.sweep.cli import app
 
 ROWS = [(user, (user + step) % 9, 1_000_000_000 + 60 * step) for user in range(8) for step in range(user + 2)]
 

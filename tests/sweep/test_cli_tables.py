@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from results.leaderboard import StudyFacts, build_leaderboard, write_table
-from results.schema import TrialRecord
-from sweep.cli import app
-from sweep.tables import table_of
+from seqsweep.results.leaderboard import StudyFacts, build_leaderboard, write_table
+from seqsweep.results.schema import TrialRecord
+from seqsweep.sweep.cli import app
+from seqsweep.sweep.tables import table_of
 
 FACTS = StudyFacts("one", "3f2a", "valid.ndcg@10", "leave_one_out", {})
 TRIALS = [

@@ -3,10 +3,10 @@
 import pytest
 import ray
 
-from sweep import cluster
-from sweep.cluster import Resources, check_satisfiable, connect, trial_resources
-from sweep.config import HardwareConfig, StudyConfig
-from sweep.errors import ClusterError, ConfigError, first_line
+from seqsweep.sweep import cluster
+from seqsweep.sweep.cluster import Resources, check_satisfiable, connect, trial_resources
+from seqsweep.sweep.config import HardwareConfig, StudyConfig
+from seqsweep.sweep.errors import ClusterError, ConfigError, first_line
 
 CPU_NODE = {"CPU": 8.0}
 GPU_NODE = {"CPU": 16.0, "GPU": 2.0}

@@ -10,12 +10,12 @@ from typing import Any
 import optuna
 import pytest
 
-from results.schema import Hparam
-from sweep import commands
-from sweep.commands import FOLDER, Command, Inbox, execute, post
-from sweep.errors import UserError
-from sweep.sampling import Space
-from sweep.study import SearchConfig, Study, StudyError
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep import commands
+from seqsweep.sweep.commands import FOLDER, Command, Inbox, execute, post
+from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.sampling import Space
+from seqsweep.sweep.study import SearchConfig, Study, StudyError
 
 
 def space(trial: optuna.Trial) -> dict[str, Hparam]:

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import optuna
 import pytest
 
-from results.schema import Hparam
-from sweep.dashboard import REFUSAL, DashboardError, Server, StudyView, open_server, serve
-from sweep.errors import ConfigError
-from sweep.journal import Journal, JournalError
-from sweep.search import SearchConfig, StudyError
-from sweep.study import JOURNAL_NAME, Study
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.dashboard import REFUSAL, DashboardError, Server, StudyView, open_server, serve
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.journal import Journal, JournalError
+from seqsweep.sweep.search import SearchConfig, StudyError
+from seqsweep.sweep.study import JOURNAL_NAME, Study
 
 ROOT = Path(__file__).parents[2]
 
@@ -231,7 +231,7 @@ def test_without_the_extra(study: Study, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_ctrl_c_ends_it_quietly(study: Study, tmp_path: Path) -> None:
     code = (
-        "import functools, pathlib, signal, sys; from sweep.dashboard import serve;"
+        "import functools, pathlib, signal, sys; from seqsweep.sweep.dashboard import serve;"
         # A shell starts what runs in its background with SIGINT ignored: tests too.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "serve(pathlib.Path(sys.argv[1]), port=0, say=functools.partial(print, flush=True))"

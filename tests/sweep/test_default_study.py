@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.study import Study
+from seqsweep.sweep.study import Study
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "sweep", "run", "--data", "log.txt", "--name", "mine"]
+COMMAND = [sys.executable, "-m", "seqsweep", "run", "--data", "log.txt", "--name", "mine"]
 
 
 @pytest.fixture

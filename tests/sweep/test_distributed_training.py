@@ -22,22 +22,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatches
-from data_pipeline.device import DeviceSequences
-from data_pipeline.history import History
-from data_pipeline.split import leave_one_out
-from models import MODELS, SequenceModel
-from models.sasrec import SASRec, SASRecConfig
-from results.schema import Hparam
-from sweep import adapters, evaluation, trial
-from sweep.checkpoint import checkpoint_path, load_checkpoint
-from sweep.cluster import Resources
-from sweep.distributed import LeftOvers, run_trial_on_workers, work_on_trial
-from sweep.evaluation import ModelScorer, ProtocolConfig
-from sweep.negatives import NegativeSampler
-from sweep.reproduce import reproduce
-from sweep.study import SearchConfig, Study
-from sweep.training import (
+from seqsweep.data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatches
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.split import leave_one_out
+from seqsweep.models import MODELS, SequenceModel
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep import adapters, evaluation, trial
+from seqsweep.sweep.checkpoint import checkpoint_path, load_checkpoint
+from seqsweep.sweep.cluster import Resources
+from seqsweep.sweep.distributed import LeftOvers, run_trial_on_workers, work_on_trial
+from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig
+from seqsweep.sweep.negatives import NegativeSampler
+from seqsweep.sweep.reproduce import reproduce
+from seqsweep.sweep.study import SearchConfig, Study
+from seqsweep.sweep.training import (
     TrainBudget,
     TrainConfig,
     TrainState,
@@ -46,9 +46,9 @@ from sweep.training import (
     new_state,
     train,
 )
-from sweep.trial import TrialContext, open_data
-from sweep.tuner import run_trials
-from sweep.workers import ALONE, Workers
+from seqsweep.sweep.trial import TrialContext, open_data
+from seqsweep.sweep.tuner import run_trials
+from seqsweep.sweep.workers import ALONE, Workers
 from tests.logs import random_log
 from tests.models.test_contract import VARIANTS
 
@@ -446,7 +446,7 @@ def test_a_study_on_two_workers(tmp_path: Path, ray_address: str) -> None:
         *("--fix", "dropout=0.0", "--workers-per-trial", "2"),
     )
     done = subprocess.run(
-        [sys.executable, "-m", "sweep", "run", "--data", "log.txt", "--address", ray_address, *flags],
+        [sys.executable, "-m", "seqsweep", "run", "--data", "log.txt", "--address", ray_address, *flags],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

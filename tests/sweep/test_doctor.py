@@ -12,9 +12,9 @@ import ray
 from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
-from sweep import doctor
-from sweep.cli import app
-from sweep.doctor import GIB, Finding
+from seqsweep.sweep import doctor
+from seqsweep.sweep.cli import app
+from seqsweep.sweep.doctor import GIB, Finding
 
 FAST = 10.0**9
 
@@ -173,7 +173,7 @@ def test_this_machine(tmp_path: Path) -> None:
     """In a process of its own: it starts a Ray, and there may be one in this process."""
     folders = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
     done = subprocess.run(
-        [sys.executable, "-m", "sweep", "doctor", "--json", *folders],
+        [sys.executable, "-m", "seqsweep", "doctor", "--json", *folders],
         capture_output=True,
         text=True,
         timeout=200,

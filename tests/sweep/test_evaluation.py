@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.history import History
-from data_pipeline.split import leave_one_out
-from data_pipeline.store import SequenceLog
-from results.metrics import Ranks
-from sweep.candidates import draw_candidates
-from sweep.evaluation import ProtocolConfig, Ranker
-from sweep.trial import open_data
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.split import leave_one_out
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.results.metrics import Ranks
+from seqsweep.sweep.candidates import draw_candidates
+from seqsweep.sweep.evaluation import ProtocolConfig, Ranker
+from seqsweep.sweep.trial import open_data
 from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")

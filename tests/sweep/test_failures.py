@@ -5,10 +5,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError,
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from sweep import failures
-from sweep.distributed import first_cause
-from sweep.failures import classify
-from sweep.files import StorageError
+from seqsweep.sweep import failures
+from seqsweep.sweep.distributed import first_cause
+from seqsweep.sweep.failures import classify
+from seqsweep.sweep.files import StorageError
 
 
 class CudaError(torch.OutOfMemoryError):

@@ -6,16 +6,16 @@ from typing import IO, Any
 import pytest
 import torch
 
-from sweep.checkpoint import (
+from seqsweep.sweep.checkpoint import (
     checkpoint_path,
     load_checkpoint,
     remove_trial_files,
     save_checkpoint,
     trials_with_checkpoint,
 )
-from sweep.config import StudyConfig
-from sweep.errors import ConfigError
-from sweep.files import BucketPath, StorageError, StudyPath, open_whole, write_whole
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.files import BucketPath, StorageError, StudyPath, open_whole, write_whole
 
 CPU = torch.device("cpu")
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from results.metrics import METRICS, Ranks
-from results.schema import State, TrialRecord
-from sweep import finalists
-from sweep.finalists import FinalistConfig, FinalistRun, Race, spread_columns, spreads, winner
+from seqsweep.results.metrics import METRICS, Ranks
+from seqsweep.results.schema import State, TrialRecord
+from seqsweep.sweep import finalists
+from seqsweep.sweep.finalists import FinalistConfig, FinalistRun, Race, spread_columns, spreads, winner
 
 
 def trial(number: int, objective: float | None, state: State = "complete") -> TrialRecord:

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from data_pipeline.batches import MaskedItem, NextItem, TrainBatches
-from models import MODELS
-from models.sasrec import SASRec, SASRecConfig
-from sweep.evaluation import ProtocolConfig
-from sweep.graphs import Replay, StepGraphs, StepInputs, padded
-from sweep.negatives import NegativeSampler
-from sweep.training import (
+from seqsweep.data_pipeline.batches import MaskedItem, NextItem, TrainBatches
+from seqsweep.models import MODELS
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.sweep.evaluation import ProtocolConfig
+from seqsweep.sweep.graphs import Replay, StepGraphs, StepInputs, padded
+from seqsweep.sweep.negatives import NegativeSampler
+from seqsweep.sweep.training import (
     GraphedSteps,
     TrainBudget,
     TrainConfig,
@@ -23,7 +23,7 @@ from sweep.training import (
     new_state,
     train,
 )
-from sweep.trial import open_data
+from seqsweep.sweep.trial import open_data
 from tests.logs import random_log
 
 CPU = torch.device("cpu")

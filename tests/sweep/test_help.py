@@ -9,11 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from models import MODELS
-from sweep import complete
-from sweep.cli import app
-from sweep.help import SECTIONS
-from sweep.layout import JOURNAL_NAME
+from seqsweep.models import MODELS
+from seqsweep.sweep import complete
+from seqsweep.sweep.cli import app
+from seqsweep.sweep.help import SECTIONS
+from seqsweep.sweep.layout import JOURNAL_NAME
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "optuna", "pandas", "pyarrow", "numpy")
@@ -24,7 +24,7 @@ def seqsweep(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.
     code = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr))\n"
-        "from sweep.cli import app\n"
+        "from seqsweep.sweep.cli import app\n"
         "app(prog_name='seqsweep')"
     )
     return subprocess.run(

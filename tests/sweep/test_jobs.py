@@ -15,15 +15,22 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from sweep import parcel, shipping
-from sweep.cli import app
-from sweep.cli_jobs import flags_of
-from sweep.config import StudyConfig
-from sweep.errors import ClusterError, ConfigError, UserError
-from sweep.job_log import JobLog
-from sweep.jobs import Cluster, StudyJob, complaint, dashboard_url, split_log, token_message
-from sweep.parcel import frame, pack, read_frame, unpack
-from sweep.shipping import Launch, is_shipped, run_words, shipped_function, shipped_log, shipped_settings
+from seqsweep.sweep import parcel, shipping
+from seqsweep.sweep.cli import app
+from seqsweep.sweep.cli_jobs import flags_of
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.errors import ClusterError, ConfigError, UserError
+from seqsweep.sweep.job_log import JobLog
+from seqsweep.sweep.jobs import Cluster, StudyJob, complaint, dashboard_url, split_log, token_message
+from seqsweep.sweep.parcel import frame, pack, read_frame, unpack
+from seqsweep.sweep.shipping import (
+    Launch,
+    is_shipped,
+    run_words,
+    shipped_function,
+    shipped_log,
+    shipped_settings,
+)
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = Launch()
@@ -154,7 +161,7 @@ def test_relative_folders_lie_below_a_folder_of_the_head() -> None:
 def test_a_line_gives_the_settings_and_the_driver_keeps_neither_ray_s_threads_nor_a_mode() -> None:
     launch = Launch(python="fake", checkout=str(ROOT))
     line = launch.line("run /dev/stdin", settings=True).replace(
-        "fake -m sweep run", "sh -c 'pwd; cat; echo $OMP_NUM_THREADS. $RAY_AUTH_MODE'"
+        "fake -m seqsweep run", "sh -c 'pwd; cat; echo $OMP_NUM_THREADS. $RAY_AUTH_MODE'"
     )
     environment = {"SEQSWEEP_SETTINGS": 'name = "a $b `c`"', "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from sweep.journal import Journal, JournalError, StudyLockedError, read_holder
+from seqsweep.sweep.journal import Journal, JournalError, StudyLockedError, read_holder
 
 
 def log(number: int) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def test_a_second_writer_is_told_who_writes(path: Path) -> None:
 def test_the_lock_dies_with_its_process(path: Path) -> None:
     fill(path, 1)
     code = (
-        "import sys, time; from pathlib import Path; from sweep.journal import Journal\n"
+        "import sys, time; from pathlib import Path; from seqsweep.sweep.journal import Journal\n"
         f"journal = Journal(Path({str(path)!r})); print('open', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -16,11 +16,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from sweep.errors import UserError
-from sweep.files import BucketPath, StorageError
-from sweep.mirror import Mirror, OtherDriverError
-from sweep.parcel import fetch_from_store
-from sweep.study import JOURNAL_NAME
+from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.files import BucketPath, StorageError
+from seqsweep.sweep.mirror import Mirror, OtherDriverError
+from seqsweep.sweep.parcel import fetch_from_store
+from seqsweep.sweep.study import JOURNAL_NAME
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,7 +178,7 @@ def test_a_head_that_lost_its_disk(tmp_path: Path, bucket: BucketPath) -> None:
     # One at a time and long enough for the copy of the second's end to come before that of the last.
     trials = ["--trials", "5", "--max-concurrent", "1", "--max-epochs", "70", "--patience", "70"]
     options = [*trials, "--pruner", "none", "--finalists", "1", "--finalist-seeds", "2"]
-    command = [sys.executable, "-m", "sweep", "run", "--data", str(tmp_path / "log.txt"), "--name", "mine"]
+    command = [sys.executable, "-m", "seqsweep", "run", "--data", str(tmp_path / "log.txt"), "--name", "mine"]
     command += [*options, "--storage", bucket.store, "--fix", "hidden_dim=16", "--fix", "max_len=20"]
     head = tmp_path / "head"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"}
@@ -214,7 +214,7 @@ def test_a_head_that_lost_its_disk(tmp_path: Path, bucket: BucketPath) -> None:
 
     home = tmp_path / "home"
     home.mkdir()
-    fetch = [sys.executable, "-m", "sweep", "fetch", "mine", "--storage", bucket.store]
+    fetch = [sys.executable, "-m", "seqsweep", "fetch", "mine", "--storage", bucket.store]
     fetched = subprocess.run(fetch, cwd=home, env=environment, capture_output=True, text=True, timeout=60)
     assert fetched.returncode == 0 and "into runs/mine" in fetched.stdout, fetched.stderr
     assert (home / "runs/mine/best/model.safetensors").read_bytes() == weights

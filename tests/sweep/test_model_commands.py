@@ -16,13 +16,13 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from data_pipeline.history import History
-from models import MODELS
-from results.export import find_best
-from sweep import load_model
-from sweep.cli import app
-from sweep.exported import ModelError, read_exported
-from sweep.inference import _top
+from seqsweep import load_model
+from seqsweep.data_pipeline.history import History
+from seqsweep.models import MODELS
+from seqsweep.results.export import find_best
+from seqsweep.sweep.cli import app
+from seqsweep.sweep.exported import ModelError, read_exported
+from seqsweep.sweep.inference import _top
 
 ROOT = Path(__file__).parents[2]
 every_model = pytest.mark.parametrize("model", MODELS)
@@ -108,14 +108,14 @@ def test_recommended_are_the_best_of_all_scores(trained: Callable[[str], Path], 
 
 
 def _raw(sequences: Any, times: Any) -> Any:
-    from sweep.inference import raw_log
+    from seqsweep.sweep.inference import raw_log
 
     return raw_log(sequences, times)[1]
 
 
 def _scores(exported: Any, known: Any) -> Any:
     """Of one user, by the model itself."""
-    from data_pipeline.device import DeviceSequences
+    from seqsweep.data_pipeline.device import DeviceSequences
 
     log = DeviceSequences(known, torch.device("cpu"), known.target_U, exported.config.clock.usual_gap)
     length = np.minimum(known.target_U, exported.model.config.max_len)
@@ -168,7 +168,7 @@ def test_a_large_catalogue_is_searched_in_parts(best: Path, monkeypatch: pytest.
     recommender = load_model(best)
     sequences = [recommender.item_ids[n : n + 3] for n in range(40)]
     whole = recommender.recommend(sequences, 20)
-    monkeypatch.setattr("sweep.inference.ITEMS_AT_A_TIME", 7)
+    monkeypatch.setattr("seqsweep.sweep.inference.ITEMS_AT_A_TIME", 7)
     pd.testing.assert_frame_equal(recommender.recommend(sequences, 20), whole, rtol=1e-4)
 
 
@@ -391,7 +391,7 @@ def test_train_goes_on_and_refuses_what_does_not_fit(trained: Callable[[str], Pa
 
 
 def test_the_package_is_imported_without_torch() -> None:
-    code = "import sys, sweep; sweep.load_model; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    code = "import sys, seqsweep as s; s.load_leaderboard; sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 

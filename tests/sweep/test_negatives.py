@@ -7,12 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
-from data_pipeline.device import DeviceSequences
-from data_pipeline.split import leave_one_out
-from data_pipeline.store import SequenceLog
-from models.losses import SAMPLED_LOSSES, LossSettings, Negatives, NegativeScores, sampled, sampled_softmax
-from sweep.negatives import NegativeSampler, NegativeSettings
+from seqsweep.data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.split import leave_one_out
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.models.losses import (
+    SAMPLED_LOSSES,
+    LossSettings,
+    Negatives,
+    NegativeScores,
+    sampled,
+    sampled_softmax,
+)
+from seqsweep.sweep.negatives import NegativeSampler, NegativeSettings
 from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")

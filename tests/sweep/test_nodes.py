@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import ray
 
-from sweep import nodes as nodes_module
-from sweep.errors import ClusterError
-from sweep.nodes import PROBE, NodeWatch, check_room
+from seqsweep.sweep import nodes as nodes_module
+from seqsweep.sweep.errors import ClusterError
+from seqsweep.sweep.nodes import PROBE, NodeWatch, check_room
 
 GIB = 1024**3
 

@@ -10,10 +10,10 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 
-from sweep.errors import ConfigError
-from sweep.journal import Journal
-from sweep.pruning import PrunerName, RungTable, check_pruner, family_view, make_pruner
-from sweep.search import (
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.journal import Journal
+from seqsweep.sweep.pruning import PrunerName, RungTable, check_pruner, family_view, make_pruner
+from seqsweep.sweep.search import (
     OBJECTIVE_DIRECTIONS,
     SearchConfig,
     StudyError,

@@ -11,10 +11,10 @@ import numpy as np
 import optuna
 from hypothesis import HealthCheck, given, settings
 
-from results.schema import Hparam
-from sweep.finalists import FinalistConfig, winner
-from sweep.search import SearchConfig
-from sweep.study import Study
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.finalists import FinalistConfig, winner
+from seqsweep.sweep.search import SearchConfig
+from seqsweep.sweep.study import Study
 
 NUM_TRIALS = 4
 KILL_EVERY = 7  # steps, where it is killed at all

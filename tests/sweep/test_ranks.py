@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.metrics import Ranks
-from sweep import files as files_module
-from sweep.checkpoint import checkpoint_path
-from sweep.ranks import UserRanks, ranks_path, read_ranks, write_ranks
+from seqsweep.results.metrics import Ranks
+from seqsweep.sweep import files as files_module
+from seqsweep.sweep.checkpoint import checkpoint_path
+from seqsweep.sweep.ranks import UserRanks, ranks_path, read_ranks, write_ranks
 
 
 def user_ranks(*rows: tuple[int, int, int]) -> UserRanks:

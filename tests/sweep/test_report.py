@@ -4,16 +4,16 @@ import optuna
 import pytest
 from typer.testing import CliRunner
 
-import sweep.report
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.store import read_manifest
-from search_spaces import Hparam
-from sweep.cli import app
-from sweep.publish import Publisher
-from sweep.report import ReportWriter, about, data_facts
-from sweep.search import SearchConfig
-from sweep.study import Study
+import seqsweep.sweep.report
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import read_manifest
+from seqsweep.search_spaces import Hparam
+from seqsweep.sweep.cli import app
+from seqsweep.sweep.publish import Publisher
+from seqsweep.sweep.report import ReportWriter, about, data_facts
+from seqsweep.sweep.search import SearchConfig
+from seqsweep.sweep.study import Study
 from tests.reports import FACTS
 
 
@@ -57,7 +57,7 @@ def test_a_page_that_fails_does_not_end_the_study(
         raise ZeroDivisionError("of a plot")
 
     with open_study(tmp_path / "mine") as study:
-        monkeypatch.setattr(sweep.report, "write_report", fail)
+        monkeypatch.setattr(seqsweep.sweep.report, "write_report", fail)
         ReportWriter(study, tmp_path / "mine", said.append).step()
     assert said == ["warning: report.html could not be written (ZeroDivisionError: of a plot)"]
 

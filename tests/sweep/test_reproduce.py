@@ -12,22 +12,22 @@ import optuna
 import pytest
 import torch
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.store import open_log
-from results.schema import Hparam
-from sweep import reproduce as module
-from sweep import training, trial
-from sweep.checkpoint import checkpoint_path
-from sweep.config import StudyConfig
-from sweep.errors import ConfigError
-from sweep.publish import environment
-from sweep.records import epoch_attribute
-from sweep.reproduce import ROUNDING, ReproduceError, Reproduction, Row, reproduce
-from sweep.requests import TrialRequest
-from sweep.search import SearchConfig, StudyError
-from sweep.study import Study
-from sweep.trial import TrialContext, open_data, run_trial
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep import reproduce as module
+from seqsweep.sweep import training, trial
+from seqsweep.sweep.checkpoint import checkpoint_path
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.publish import environment
+from seqsweep.sweep.records import epoch_attribute
+from seqsweep.sweep.reproduce import ROUNDING, ReproduceError, Reproduction, Row, reproduce
+from seqsweep.sweep.requests import TrialRequest
+from seqsweep.sweep.search import SearchConfig, StudyError
+from seqsweep.sweep.study import Study
+from seqsweep.sweep.trial import TrialContext, open_data, run_trial
 
 HPARAMS: dict[str, Hparam] = {
     "model": "sasrec", "hidden_dim": 16, "num_blocks": 1, "max_len": 8, "dropout": 0.2,
@@ -122,7 +122,7 @@ class Run:
             if values["epoch"] == num_epochs:
                 raise Stopped
 
-        self._monkeypatch.setattr("sweep.trial.tune.report", report)
+        self._monkeypatch.setattr("seqsweep.sweep.trial.tune.report", report)
         with suppress(Stopped):
             run_trial({"request": vars(request)}, context=self.context)
         return request.trial_number
@@ -328,7 +328,7 @@ def test_a_trial_of_a_gpu_and_of_another_machine(
     monkeypatch.setattr(trial, "_device_name", lambda device: "NVIDIA H100")
     number = run(study.ask(), num_epochs=1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("sweep.reproduce.platform.node", lambda: "here")
+    monkeypatch.setattr("seqsweep.sweep.reproduce.platform.node", lambda: "here")
     outcome = reproduce(config.folder, number, silent)
     there = study.record(number).node
     assert set(outcome.changes) >= {"device NVIDIA H100, now a CPU", f"machine {there}, now here"}

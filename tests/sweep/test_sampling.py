@@ -12,12 +12,12 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search_spaces import SEARCH_SPACES, Hparam
-from search_spaces.compose import Space, compose
-from sweep import sampling
-from sweep.errors import ConfigError
-from sweep.journal import Journal
-from sweep.sampling import SamplerName, cap_trials, check_sampler, make_sampler, sample_hparams
+from seqsweep.search_spaces import SEARCH_SPACES, Hparam
+from seqsweep.search_spaces.compose import Space, compose
+from seqsweep.sweep import sampling
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.journal import Journal
+from seqsweep.sweep.sampling import SamplerName, cap_trials, check_sampler, make_sampler, sample_hparams
 
 Objective = Callable[[optuna.Trial], float | tuple[float, float]]
 ALL: tuple[SamplerName, ...] = ("auto", "tpe", "random", "nsga2", "gp", "cmaes")

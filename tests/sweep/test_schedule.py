@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.store import SequenceLog
-from results.schema import Hparam
-from sweep.config import StudyConfig
-from sweep.driver import check_same_study, identity
-from sweep.errors import ConfigError
-from sweep.schedule import EvalSchedule, next_evaluation
-from sweep.search import SearchConfig, rungs_of
-from sweep.study import Study
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.driver import check_same_study, identity
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.schedule import EvalSchedule, next_evaluation
+from seqsweep.sweep.search import SearchConfig, rungs_of
+from seqsweep.sweep.study import Study
 from tests.logs import random_log
 
 LATE = [42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 63, 66, 69, 72, 75, 78, 81, 85, 89, 93, 97]

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.seeds import derive_seed
+from seqsweep.sweep.seeds import derive_seed
 
 PATHS = st.lists(st.one_of(st.text(max_size=5), st.integers(0, 100)), max_size=3)
 

@@ -1,9 +1,9 @@
 """What the log decides of a space."""
 
-from search_spaces.compose import draws
-from sweep.config import SpaceConfig
-from sweep.evaluation import ProtocolConfig
-from sweep.spaces import StudySpace, build_space, fitted_space
+from seqsweep.search_spaces.compose import draws
+from seqsweep.sweep.config import SpaceConfig
+from seqsweep.sweep.evaluation import ProtocolConfig
+from seqsweep.sweep.spaces import StudySpace, build_space, fitted_space
 from tests.logs import random_log
 
 NAMES = ["sasrec", "gru4rec"]

@@ -10,14 +10,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from results.schema import Hparam
-from sweep.files import FETCHED
-from sweep.finalists import FinalistConfig
-from sweep.journal import Journal, StudyLockedError
-from sweep.search import USUAL_BATCH_SIZE
-from sweep.seeds import derive_seed, trial_seed
-from sweep.study import JOURNAL_NAME, SearchConfig, Study, StudyError, TrialRequest
-from sweep.training import TrainConfig
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep.files import FETCHED
+from seqsweep.sweep.finalists import FinalistConfig
+from seqsweep.sweep.journal import Journal, StudyLockedError
+from seqsweep.sweep.search import USUAL_BATCH_SIZE
+from seqsweep.sweep.seeds import derive_seed, trial_seed
+from seqsweep.sweep.study import JOURNAL_NAME, SearchConfig, Study, StudyError, TrialRequest
+from seqsweep.sweep.training import TrainConfig
 
 
 def space(trial: optuna.Trial) -> dict[str, Hparam]:

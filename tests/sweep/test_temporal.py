@@ -9,26 +9,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.device import personal_clocks
-from data_pipeline.history import History
-from data_pipeline.schema import DataError
-from data_pipeline.seen import count_items, seen_keys
-from data_pipeline.split import Targets, temporal
-from data_pipeline.store import SequenceLog
-from models.baselines import BASELINES
-from results.metrics import compute_metrics
-from sweep.baselines import ceiling_records, score_baselines, training_part
-from sweep.candidates import draw_candidates
-from sweep.config import StudyConfig
-from sweep.driver import identity, study_facts, tell_split
-from sweep.errors import ConfigError
-from sweep.evaluation import ProtocolConfig, Ranker
-from sweep.hparams import typed_configs
-from sweep.ranks import UserRanks, read_ranks, write_ranks
-from sweep.search import SearchConfig
-from sweep.study import Study
-from sweep.training import TrainBudget, build_model, new_state, train
-from sweep.trial import TrialData, open_data
+from seqsweep.data_pipeline.device import personal_clocks
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.schema import DataError
+from seqsweep.data_pipeline.seen import count_items, seen_keys
+from seqsweep.data_pipeline.split import Targets, temporal
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.models.baselines import BASELINES
+from seqsweep.results.metrics import compute_metrics
+from seqsweep.sweep.baselines import ceiling_records, score_baselines, training_part
+from seqsweep.sweep.candidates import draw_candidates
+from seqsweep.sweep.config import StudyConfig
+from seqsweep.sweep.driver import identity, study_facts, tell_split
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.evaluation import ProtocolConfig, Ranker
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.ranks import UserRanks, read_ranks, write_ranks
+from seqsweep.sweep.search import SearchConfig
+from seqsweep.sweep.study import Study
+from seqsweep.sweep.training import TrainBudget, build_model, new_state, train
+from seqsweep.sweep.trial import TrialData, open_data
 from tests.logs import log_of
 
 CPU = torch.device("cpu")

@@ -9,10 +9,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-untyped]
 
-from results.schema import Hparam
-from sweep import tensorboard as module
-from sweep.errors import ConfigError
-from sweep.tensorboard import TensorBoardWriter
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep import tensorboard as module
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.tensorboard import TensorBoardWriter
 
 HPARAMS: dict[str, Hparam] = {"model": "sasrec", "lr": 0.001, "num_blocks": 2, "shared": True}
 START = "_hparams_/session_start_info"

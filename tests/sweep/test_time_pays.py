@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 import torch
 
-from data_pipeline.config import DataConfig
-from data_pipeline.prepare import prepare
-from data_pipeline.store import open_log
-from models.baselines import Markov
-from models.sasrec import SASRec, SASRecConfig
-from models.tisasrec import TiSASRec, TiSASRecConfig
-from results.metrics import compute_metrics
-from sweep.baselines import training_part
-from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker, Scorer
-from sweep.training import TrainBudget, TrainConfig, build_model, new_state, train
-from sweep.trial import TrialData, open_data
+from seqsweep.data_pipeline.config import DataConfig
+from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.store import open_log
+from seqsweep.models.baselines import Markov
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.models.tisasrec import TiSASRec, TiSASRecConfig
+from seqsweep.results.metrics import compute_metrics
+from seqsweep.sweep.baselines import training_part
+from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker, Scorer
+from seqsweep.sweep.training import TrainBudget, TrainConfig, build_model, new_state, train
+from seqsweep.sweep.trial import TrialData, open_data
 
 CPU = torch.device("cpu")
 EPOCHS = 10

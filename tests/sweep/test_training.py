@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
-from data_pipeline.device import DeviceSequences
-from data_pipeline.history import History
-from data_pipeline.split import leave_one_out
-from data_pipeline.store import SequenceLog
-from models import MODELS, SequenceModel
-from models.losses import LOSSES, SAMPLED_LOSSES
-from models.sasrec import SASRec, SASRecConfig
-from sweep import training
-from sweep.checkpoint import load_checkpoint, save_checkpoint
-from sweep.evaluation import ProtocolConfig
-from sweep.negatives import NegativeSampler
-from sweep.schedule import EvalSchedule
-from sweep.training import (
+from seqsweep.data_pipeline.batches import MaskedItem, NextItem, Task, TrainBatch, TrainBatches
+from seqsweep.data_pipeline.device import DeviceSequences
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.split import leave_one_out
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.models import MODELS, SequenceModel
+from seqsweep.models.losses import LOSSES, SAMPLED_LOSSES
+from seqsweep.models.sasrec import SASRec, SASRecConfig
+from seqsweep.sweep import training
+from seqsweep.sweep.checkpoint import load_checkpoint, save_checkpoint
+from seqsweep.sweep.evaluation import ProtocolConfig
+from seqsweep.sweep.negatives import NegativeSampler
+from seqsweep.sweep.schedule import EvalSchedule
+from seqsweep.sweep.training import (
     EpochReport,
     TrainBudget,
     TrainConfig,
@@ -36,7 +36,7 @@ from sweep.training import (
     new_state,
     train,
 )
-from sweep.trial import open_data
+from seqsweep.sweep.trial import open_data
 from tests.logs import log_of, random_log
 from tests.models.test_contract import VARIANTS
 

@@ -16,22 +16,22 @@ import torch
 from ray import tune
 from torch import Tensor
 
-from data_pipeline.history import History
-from data_pipeline.store import SequenceLog
-from models.sasrec import SASRec
-from results.metrics import compute_metrics
-from results.schema import Hparam
-from sweep import trial
-from sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from sweep.failures import classify
-from sweep.finalists import FinalistConfig
-from sweep.hparams import typed_configs
-from sweep.ranks import ranks_path, read_ranks
-from sweep.study import SearchConfig, Study
-from sweep.training import TrainBudget
-from sweep.trial import TrialContext, open_data, run_trial
-from sweep.tuner import Trainable, run_trials
+from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.models.sasrec import SASRec
+from seqsweep.results.metrics import compute_metrics
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep import trial
+from seqsweep.sweep.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
+from seqsweep.sweep.failures import classify
+from seqsweep.sweep.finalists import FinalistConfig
+from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.ranks import ranks_path, read_ranks
+from seqsweep.sweep.study import SearchConfig, Study
+from seqsweep.sweep.training import TrainBudget
+from seqsweep.sweep.trial import TrialContext, open_data, run_trial
+from seqsweep.sweep.tuner import Trainable, run_trials
 from tests.logs import random_log
 
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ import optuna
 import pytest
 from ray import tune
 
-from results.schema import Hparam
-from sweep import adapters, tuner
-from sweep.finalists import FinalistConfig
-from sweep.search import StudyError
-from sweep.study import SearchConfig, Study
-from sweep.tuner import Trainable, run_trials
+from seqsweep.results.schema import Hparam
+from seqsweep.sweep import adapters, tuner
+from seqsweep.sweep.finalists import FinalistConfig
+from seqsweep.sweep.search import StudyError
+from seqsweep.sweep.study import SearchConfig, Study
+from seqsweep.sweep.tuner import Trainable, run_trials
 
 Faults = Mapping[tuple[int, int, int], str]  # by trial, attempt and epoch: what happens after its report
 

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from sweep import turn as turn_module
-from sweep.turn import take_turn
+from seqsweep.sweep import turn as turn_module
+from seqsweep.sweep.turn import take_turn
 
 
 def test_a_second_driver_waits_for_the_first(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:

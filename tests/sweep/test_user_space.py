@@ -5,10 +5,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search_spaces.compose import compose_user, draws, point_in
-from search_spaces.errors import SpaceError
-from sweep.errors import ConfigError
-from sweep.user_space import check_user_space, load_space
+from seqsweep.search_spaces.compose import compose_user, draws, point_in
+from seqsweep.search_spaces.errors import SpaceError
+from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.user_space import check_user_space, load_space
 
 GOOD = """
 from __future__ import annotations

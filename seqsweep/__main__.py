@@ -1,0 +1,3 @@
+from seqsweep.sweep.cli import main
+
+main()
