@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.split import Targets
 from seqsweep.data_pipeline.store import open_log
 from seqsweep.models.sasrec import SASRec, SASRecConfig
-from seqsweep.sweep.evaluation import ProtocolConfig, Ranker
-from seqsweep.sweep.training import TrainConfig, TrainState, build_model, new_state
-from seqsweep.sweep.trial import TrialData, open_data
+from seqsweep.sweep.engine.hparams import TrainConfig
+from seqsweep.sweep.engine.opened_log import TrialData, open_data
+from seqsweep.sweep.engine.ranking import Ranker
+from seqsweep.sweep.engine.state import TrainState, build_model, new_state
+from seqsweep.sweep.settings.protocol import ProtocolConfig
 
 BATCH_SIZE, NUM_BLOCKS, DROPOUT = 128, 2, 0.2
 LOG_FILES = {"games": "games/Video.txt", "ml-1m": "ml-1m/ml-1m.txt.gz", "ml-100k": "ml-100k/u.data"}

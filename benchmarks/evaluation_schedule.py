@@ -1,6 +1,6 @@
 """What validating fewer epochs costs and saves: curves of every epoch, on which each schedule is replayed.
 
-A trial's weights do not depend on when it is validated (tests/sweep/test_training.py), so that a replay is
+A trial's weights do not depend on when it is validated (tests/sweep/engine/test_training.py), so a replay is
 what training with the schedule would have come to. For each schedule: epochs, validations and seconds, also
 where a third of the trials goes on at each rung (`pruned_s`); the objective it finds and the test metric at
 the epoch it chooses, less those of every epoch; and for how many pairs of trainings the same one stands
@@ -27,16 +27,19 @@ import torch
 
 from benchmarks.record import Row, add_folder, prepare_process, show, write
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import open_log
 from seqsweep.results.metrics import compute_metrics
-from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from seqsweep.sweep.hparams import typed_configs
-from seqsweep.sweep.pruning import RungTable
-from seqsweep.sweep.schedule import GROWTH, EvalSchedule, next_evaluation
-from seqsweep.sweep.search import suggest_grace
-from seqsweep.sweep.training import TrainBudget, build_model, new_state, train
-from seqsweep.sweep.trial import TrialData, open_data
+from seqsweep.sweep.engine.eval_schedule import GROWTH, next_evaluation
+from seqsweep.sweep.engine.hparams import typed_configs
+from seqsweep.sweep.engine.opened_log import TrialData, open_data
+from seqsweep.sweep.engine.ranking import ModelScorer, Ranker
+from seqsweep.sweep.engine.state import build_model, new_state
+from seqsweep.sweep.engine.training import train
+from seqsweep.sweep.settings.budgets import EvalSchedule, TrainBudget
+from seqsweep.sweep.settings.protocol import ProtocolConfig
+from seqsweep.sweep.study.optuna_study import suggest_grace
+from seqsweep.sweep.study.pruning import RungTable
 
 DATA = Path(os.environ.get("SEQSWEEP_DATA", "../shared/data"))
 METRIC = "ndcg@10"

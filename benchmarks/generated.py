@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 
 POPULARITY_POWER = 0.9  # of the rank
 

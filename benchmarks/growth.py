@@ -33,9 +33,12 @@ from benchmarks.record import (
 )
 from seqsweep.data_pipeline.store import open_log
 from seqsweep.models.sasrec import SASRec, SASRecConfig
-from seqsweep.sweep.evaluation import ProtocolConfig
-from seqsweep.sweep.training import TrainBudget, TrainConfig, build_model, new_state, train
-from seqsweep.sweep.trial import open_data
+from seqsweep.sweep.engine.hparams import TrainConfig
+from seqsweep.sweep.engine.opened_log import open_data
+from seqsweep.sweep.engine.state import build_model, new_state
+from seqsweep.sweep.engine.training import train
+from seqsweep.sweep.settings.budgets import TrainBudget
+from seqsweep.sweep.settings.protocol import ProtocolConfig
 
 NUM_BLOCKS = 2
 MEASURES = ("epoch_s", "rank_s", "peak_mb")

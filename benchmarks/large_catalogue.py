@@ -41,10 +41,14 @@ from seqsweep.data_pipeline.split import Targets
 from seqsweep.data_pipeline.store import open_log
 from seqsweep.models.losses import MAX_NEGATIVE_ELEMENTS, NUMBERS_A_SCORE
 from seqsweep.models.sasrec import SASRec, SASRecConfig
-from seqsweep.sweep.evaluation import ROWS_STEP, SCORES_AT_A_TIME, ProtocolConfig, Ranker
-from seqsweep.sweep.host import KEPT_BLOCK
-from seqsweep.sweep.training import TrainBudget, TrainConfig, TrainState, build_model, new_state, train
-from seqsweep.sweep.trial import open_data
+from seqsweep.sweep.engine.hparams import TrainConfig
+from seqsweep.sweep.engine.opened_log import open_data
+from seqsweep.sweep.engine.process import KEPT_BLOCK
+from seqsweep.sweep.engine.ranking import ROWS_STEP, SCORES_AT_A_TIME, Ranker
+from seqsweep.sweep.engine.state import TrainState, build_model, new_state
+from seqsweep.sweep.engine.training import train
+from seqsweep.sweep.settings.budgets import TrainBudget
+from seqsweep.sweep.settings.protocol import ProtocolConfig
 
 WIDTH, NUM_BLOCKS, MAX_LEN, BATCH_SIZE = 64, 2, 50, 128
 # Of a block: input, two norms, 3 of the projection, attention's and its projection's output, two layers of

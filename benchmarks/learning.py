@@ -27,14 +27,17 @@ import torch
 
 from benchmarks.record import HERE, Row, add_folder, show, write
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import open_log
 from seqsweep.results.metrics import compute_metrics
-from seqsweep.sweep.arguments import pairs
-from seqsweep.sweep.evaluation import ModelScorer, ProtocolConfig, Ranker
-from seqsweep.sweep.hparams import known_keys, typed_configs
-from seqsweep.sweep.training import TrainBudget, build_model, new_state, train
-from seqsweep.sweep.trial import open_data
+from seqsweep.sweep.cli.flags import pairs
+from seqsweep.sweep.engine.hparams import known_keys, typed_configs
+from seqsweep.sweep.engine.opened_log import open_data
+from seqsweep.sweep.engine.ranking import ModelScorer, Ranker
+from seqsweep.sweep.engine.state import build_model, new_state
+from seqsweep.sweep.engine.training import train
+from seqsweep.sweep.settings.budgets import TrainBudget
+from seqsweep.sweep.settings.protocol import ProtocolConfig
 
 TRAININGS = HERE / "records" / "learning.jsonl"
 Hparams = dict[str, Any]

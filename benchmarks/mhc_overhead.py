@@ -21,7 +21,7 @@ from benchmarks.record import Row, add_settings, measured, set_up, show, wait, w
 from seqsweep.data_pipeline.history import History
 from seqsweep.models.losses import ce
 from seqsweep.models.sasrec import SASRec, SASRecConfig
-from seqsweep.sweep.training import MAX_LOGITS_CPU, MAX_LOGITS_GPU
+from seqsweep.sweep.engine.gradients import MAX_LOGITS_CPU, MAX_LOGITS_GPU
 
 NUM_ITEMS, NUM_BLOCKS = 3416, 2
 WIDTHS = (50, 128)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from benchmarks.record import add_folder, write
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.results.leaderboard import EPOCHS_FILE, LEADERBOARD_FILE
 
 PRUNERS = ("none", "asha")

@@ -16,8 +16,8 @@ import torch
 from benchmarks.cases import NUM_BLOCKS, RANKED, Case, chosen, model_of, open_case
 from benchmarks.floor import ranking_floor, window_lengths
 from benchmarks.record import Row, add_settings, measured, set_up, show, wait, write
-from seqsweep.sweep.evaluation import ModelScorer
-from seqsweep.sweep.trial import TrialData
+from seqsweep.sweep.engine.opened_log import TrialData
+from seqsweep.sweep.engine.ranking import ModelScorer
 
 
 def history_lengths(data: TrialData, max_len: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from seqsweep.sweep.host import flush_denormals, keep_freed_memory
+from seqsweep.sweep.engine.process import flush_denormals, keep_freed_memory
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"

@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.record import Row, add_folder, show, write
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.schema import Manifest
 from seqsweep.data_pipeline.store import SequenceLog, open_log
-from seqsweep.sweep.evaluation import ProtocolConfig
-from seqsweep.sweep.trial import open_data
+from seqsweep.sweep.engine.opened_log import open_data
+from seqsweep.sweep.settings.protocol import ProtocolConfig
 
 STORE = ("plasma", "/dev/shm", "ray_shm")  # names that the store's memory has among a process's mappings
 LOG = Path(tempfile.gettempdir()) / "seqsweep-prepare-log" / "integer-10000000.csv"

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from benchmarks.record import Row, add_folder, show, write
 from benchmarks.store_sharing import LOG, STORE, Reader, mappings
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import SequenceLog, open_log
 from tests.cluster.nodes import Network, why_not
 from tests.cluster.ray_nodes import start_head, start_worker, told, wait_to_join

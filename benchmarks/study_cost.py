@@ -29,8 +29,8 @@ from seqsweep.results.leaderboard import StudyFacts
 from seqsweep.results.metrics import METRICS
 from seqsweep.search_spaces import SEARCH_SPACES
 from seqsweep.search_spaces.compose import compose
-from seqsweep.sweep.publish import Publisher
-from seqsweep.sweep.study import JOURNAL_NAME, SearchConfig, Study
+from seqsweep.sweep.driver.publish import Publisher
+from seqsweep.sweep.study.study import JOURNAL_NAME, SearchConfig, Study
 
 NUM_TPE = 20  # proposals of TPE at each of its sizes
 NUM_FSYNCS = 200

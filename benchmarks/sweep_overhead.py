@@ -14,10 +14,10 @@ from typing import Any
 import optuna
 
 from benchmarks.record import add_folder, measured, show, write
-from seqsweep.sweep.cluster import connect
-from seqsweep.sweep.config import HardwareConfig
-from seqsweep.sweep.study import SearchConfig, Study
-from seqsweep.sweep.tuner import run_trials
+from seqsweep.sweep.cluster.connect import connect
+from seqsweep.sweep.cluster.tune_run import run_trials
+from seqsweep.sweep.settings.study_config import HardwareConfig
+from seqsweep.sweep.study.study import SearchConfig, Study
 
 
 def trivial(config: dict[str, Any]) -> None:

@@ -36,13 +36,14 @@ from torch import Tensor, nn
 
 from benchmarks.record import add_folder, write
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import open_log
 from seqsweep.search_spaces import KNOWN_GOOD
 from seqsweep.search_spaces.points import points_to_enqueue
-from seqsweep.sweep.search import StudyError, suggest_grace
-from seqsweep.sweep.study import JOURNAL_NAME
-from seqsweep.sweep.study_reader import StudyReader
+from seqsweep.sweep.errors import StudyError
+from seqsweep.sweep.study.optuna_study import suggest_grace
+from seqsweep.sweep.study.reader import StudyReader
+from seqsweep.sweep.study.study import JOURNAL_NAME
 
 POLL_S = 0.2
 METRIC = "best_ndcg@10"  # the best so far: Tune's searcher learns a trial's last value

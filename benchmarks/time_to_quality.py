@@ -52,9 +52,11 @@ from benchmarks.record import (
     write,
 )
 from seqsweep.data_pipeline.store import SequenceLog
-from seqsweep.sweep.arguments import pairs
-from seqsweep.sweep.hparams import typed_configs
-from seqsweep.sweep.training import TrainBudget, build_model, new_state, train
+from seqsweep.sweep.cli.flags import pairs
+from seqsweep.sweep.engine.hparams import typed_configs
+from seqsweep.sweep.engine.state import build_model, new_state
+from seqsweep.sweep.engine.training import train
+from seqsweep.sweep.settings.budgets import TrainBudget
 
 OURS, TEXTBOOK, RECTOOLS = "ours", "textbook", "RecTools"
 SHARES = (0.95, 0.99)

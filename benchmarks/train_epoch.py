@@ -25,7 +25,8 @@ from benchmarks.cases import (
 )
 from benchmarks.floor import epoch_floor, training_lengths
 from benchmarks.record import Row, add_settings, measured, set_up, show, write
-from seqsweep.sweep.training import TrainBudget, train
+from seqsweep.sweep.engine.training import train
+from seqsweep.sweep.settings.budgets import TrainBudget
 
 
 def measure(name: str, case: Case, repeats: int, device: torch.device, cache: Path) -> Row:

@@ -1,10 +1,12 @@
 """Points in time as a person writes them: ISO dates, in settings and in messages."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from seqsweep.data_pipeline.schema import TimeUnit
+if TYPE_CHECKING:
+    from seqsweep.data_pipeline.schema import TimeUnit
 
 EXPECTED_DATE = "seconds since 1970 or an ISO date such as 2003-01-31 or 2003-01-31T12:00:00Z"
 
@@ -36,4 +38,6 @@ def whole_seconds(text: str) -> int:
 
 def iso_date(value: int, unit: TimeUnit) -> str:
     """A time of a log, in the log's unit, as it is told to a person."""
+    import numpy as np  # here, as settings are light to import
+
     return f"{np.datetime64(value, unit)}Z"

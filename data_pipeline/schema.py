@@ -26,10 +26,6 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 UNITS_PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-class DataError(ValueError):
-    """A mistake in the user's data or settings, told in one message: where, what, and the way out."""
-
-
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -3,21 +3,19 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seqsweep.data_pipeline.dates import EXPECTED_DATE, iso_date, microseconds
-from seqsweep.data_pipeline.schema import UNITS_PER_SECOND, DataError
+from seqsweep.data_pipeline.cuts import DEFAULT_CUTS, Cut, check_cuts, is_share, number_of
+from seqsweep.data_pipeline.dates import iso_date
+from seqsweep.data_pipeline.errors import DataError
+from seqsweep.data_pipeline.schema import UNITS_PER_SECOND
 from seqsweep.data_pipeline.store import SequenceLog
 
 Ints = NDArray[np.int64]
 Notify = Callable[[str], None]
-Cut = float | int | str  # a share of the interactions, seconds since 1970, or an ISO date
 
-DEFAULT_CUTS: tuple[Cut, Cut] = (0.8, 0.9)
-END_OF_DATES = 253_402_300_800  # seconds: the year 10,000
 FEW_USERS = 1000  # the standard error of NDCG@10 is some 0.01 there: models that differ by less look alike
 
 
@@ -121,23 +119,14 @@ def temporal(log: SequenceLog, cuts: tuple[Cut, Cut] = DEFAULT_CUTS, notify: Not
     return split
 
 
-def check_cuts(cuts: tuple[Cut, Cut]) -> None:
-    """Raises DataError where no log is needed to see that the cuts can't be."""
-    for cut in cuts:
-        _check_cut(cut)
-    first, second = cuts
-    if _is_share(first) == _is_share(second) and _number(first) >= _number(second):
-        raise DataError(f"the first cut must be before the second, got {first} and {second}: exchange them")
-
-
 def resolve_cuts(log: SequenceLog, cuts: tuple[Cut, Cut]) -> tuple[int, int]:
     """Both cuts as times in the log's unit. Raises DataError if they are not in order."""
     check_cuts(cuts)
     assert log.manifest.time_unit is not None
     scale = UNITS_PER_SECOND[log.manifest.time_unit]
-    time_of_share = _times_at(log, [float(cut) for cut in cuts if _is_share(cut)])
+    time_of_share = _times_at(log, [float(cut) for cut in cuts if is_share(cut)])
     first, second = (
-        time_of_share[float(cut)] if _is_share(cut) else math.ceil(_number(cut) * scale) for cut in cuts
+        time_of_share[float(cut)] if is_share(cut) else math.ceil(number_of(cut) * scale) for cut in cuts
     )
     if first >= second:
         raise DataError(
@@ -150,26 +139,6 @@ def resolve_cuts(log: SequenceLog, cuts: tuple[Cut, Cut]) -> tuple[int, int]:
 def cut_dates(log: SequenceLog, split: Split) -> list[str]:
     """Both cuts of a temporal split as ISO dates in UTC; none of another."""
     return [_date(log, time) for time in split.cut_times or ()]
-
-
-def _is_share(cut: Cut) -> bool:
-    return not isinstance(cut, str) and 0 < cut < 1
-
-
-def _number(cut: Cut) -> Fraction:
-    """The share, or exact seconds since 1970."""
-    return Fraction(microseconds(cut), 10**6) if isinstance(cut, str) else Fraction(cut)
-
-
-def _check_cut(cut: Cut) -> None:
-    try:
-        number = _number(cut)
-    except (ValueError, OverflowError):  # no date; not finite
-        number = Fraction(-1)
-    if not _is_share(cut) and not 1 <= number < END_OF_DATES:
-        raise DataError(
-            f"a cut must be a share of the interactions between 0 and 1, or {EXPECTED_DATE}, got {cut}"
-        )
 
 
 def _times_at(log: SequenceLog, shares: list[float]) -> dict[float, int]:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from seqsweep.data_pipeline.schema import SCHEMA_VERSION, DataError, Manifest, StoredFile
+from seqsweep.data_pipeline.errors import DataError
+from seqsweep.data_pipeline.schema import SCHEMA_VERSION, Manifest, StoredFile
 
 MANIFEST = "manifest.json"
 ITEM_IDS = "item_ids.parquet"

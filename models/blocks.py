@@ -4,46 +4,15 @@ Shapes: B batch, L length, D width, S streams.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
-from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from seqsweep.models.attention import CausalSelfAttention
 from seqsweep.models.hyper_connections import HyperConnection
-from seqsweep.models.interface import AttentionConfig, last_places
+from seqsweep.models.interface import BlocksConfig, last_places
 from seqsweep.models.layers import LAYER_NORM_EPS, FeedForward
-
-
-class BlocksConfig(AttentionConfig):
-    norm: Literal["original", "pre", "post"] = "pre"
-    ffn_multiplier: PositiveInt = 1
-    activation: Literal["relu", "swiglu"] = "relu"  # of the feed-forward
-    residual: Literal["plain", "gated", "mhc"] = "plain"
-    num_streams: PositiveInt = 4  # of mhc; with one it is the plain model
-    sinkhorn_iterations: PositiveInt = 20  # precision, not capacity: no use in a search space
-    mhc_coefficients: Literal["dynamic", "static"] = "dynamic"  # static and identity are ablations
-    mhc_mixing: Literal["sinkhorn", "identity"] = "sinkhorn"
-
-    @model_validator(mode="after")
-    def _residual_fits(self) -> Self:
-        if self.residual != "plain" and self.norm != "pre":
-            raise ValueError(
-                f"residual={self.residual} needs norm=pre, got norm={self.norm}; "
-                "set norm=pre or residual=plain"
-            )
-        if self.has_streams and self.num_blocks < 2:
-            raise ValueError(
-                "residual=mhc needs num_blocks >= 2 (in one block no mixing of streams can act), "
-                f"got num_blocks={self.num_blocks} and num_streams={self.num_streams}; "
-                "set num_blocks=2 or residual=plain"
-            )
-        return self
-
-    @property
-    def has_streams(self) -> bool:
-        return self.residual == "mhc" and self.num_streams > 1
 
 
 class Residual(nn.Module):

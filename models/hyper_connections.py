@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from seqsweep.models.layers import SelfInitialised
 
 if TYPE_CHECKING:
-    from seqsweep.models.blocks import BlocksConfig
+    from seqsweep.models.interface import BlocksConfig
 
 RMS_EPS = 1e-6
 

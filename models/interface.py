@@ -79,3 +79,33 @@ def last_places(x_BL: Tensor, length_B: Tensor) -> Tensor:
     """What stands at the last real place of each user, (B, 1, ...) of (B, L, ...)."""
     row_B = torch.arange(length_B.shape[0], device=length_B.device)  # len() would fix it in an ONNX graph
     return x_BL[row_B, length_B - 1][:, None]
+
+
+class BlocksConfig(AttentionConfig):
+    norm: Literal["original", "pre", "post"] = "pre"
+    ffn_multiplier: PositiveInt = 1
+    activation: Literal["relu", "swiglu"] = "relu"  # of the feed-forward
+    residual: Literal["plain", "gated", "mhc"] = "plain"
+    num_streams: PositiveInt = 4  # of mhc; with one it is the plain model
+    sinkhorn_iterations: PositiveInt = 20  # precision, not capacity: no use in a search space
+    mhc_coefficients: Literal["dynamic", "static"] = "dynamic"  # static and identity are ablations
+    mhc_mixing: Literal["sinkhorn", "identity"] = "sinkhorn"
+
+    @model_validator(mode="after")
+    def _residual_fits(self) -> Self:
+        if self.residual != "plain" and self.norm != "pre":
+            raise ValueError(
+                f"residual={self.residual} needs norm=pre, got norm={self.norm}; "
+                "set norm=pre or residual=plain"
+            )
+        if self.has_streams and self.num_blocks < 2:
+            raise ValueError(
+                "residual=mhc needs num_blocks >= 2 (in one block no mixing of streams can act), "
+                f"got num_blocks={self.num_blocks} and num_streams={self.num_streams}; "
+                "set num_blocks=2 or residual=plain"
+            )
+        return self
+
+    @property
+    def has_streams(self) -> bool:
+        return self.residual == "mhc" and self.num_streams > 1

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from seqsweep.data_pipeline.history import History
 from seqsweep.models.attention import CausalSelfAttention
-from seqsweep.models.blocks import Blocks, BlocksConfig
-from seqsweep.models.interface import SequenceModel
+from seqsweep.models.blocks import Blocks
+from seqsweep.models.interface import BlocksConfig, SequenceModel
 from seqsweep.models.layers import (
     LAYER_NORM_EPS,
     ItemTable,

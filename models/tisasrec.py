@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from seqsweep.data_pipeline.history import History, Times
 from seqsweep.models.attention import KEPT_WEIGHTS, tiles
-from seqsweep.models.blocks import Blocks, BlocksConfig
-from seqsweep.models.interface import SequenceModel
+from seqsweep.models.blocks import Blocks
+from seqsweep.models.interface import BlocksConfig, SequenceModel
 from seqsweep.models.layers import (
     LAYER_NORM_EPS,
     ItemTable,

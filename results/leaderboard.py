@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqsweep.results.durable import sync
 from seqsweep.results.errors import TableError
+from seqsweep.results.files import sync
 from seqsweep.results.schema import (
     FAMILY,
     SCHEMA_VERSION,

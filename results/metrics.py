@@ -67,7 +67,7 @@ def mrr(ranks: Ranks) -> FloatArray:
     return _mean_over_tied_places(_cumulative(1 / np.arange(1, num_places + 1)), ranks)
 
 
-METRICS: dict[str, Callable[[Ranks], FloatArray]] = {
+METRICS: dict[str, Callable[[Ranks], FloatArray]] = {  # by the names in metric_names.py
     "ndcg@1": partial(ndcg, k=1),
     "ndcg@5": partial(ndcg, k=5),
     "ndcg@10": partial(ndcg, k=10),

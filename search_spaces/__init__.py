@@ -10,11 +10,11 @@ from collections.abc import Callable
 import optuna
 
 from seqsweep.search_spaces.bert4rec import BERT4REC_KNOWN_GOOD, bert4rec
+from seqsweep.search_spaces.common_hparams import Hparam
 from seqsweep.search_spaces.gru4rec import GRU4REC_KNOWN_GOOD, gru4rec
 from seqsweep.search_spaces.hstu import HSTU_KNOWN_GOOD, hstu
 from seqsweep.search_spaces.lrurec import LRUREC_KNOWN_GOOD, lrurec
 from seqsweep.search_spaces.sasrec import SASREC_KNOWN_GOOD, sasrec
-from seqsweep.search_spaces.shared import Hparam
 from seqsweep.search_spaces.tisasrec import TISASREC_KNOWN_GOOD, tisasrec
 
 __all__ = ["GRACE_FACTORS", "KNOWN_GOOD", "SEARCH_SPACES", "Hparam"]

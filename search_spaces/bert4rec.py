@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 
-from seqsweep.search_spaces.shared import (
+from seqsweep.search_spaces.common_hparams import (
     TRAINING_DEFAULTS,
     Hparam,
     dropout,

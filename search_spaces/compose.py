@@ -7,11 +7,11 @@ from typing import cast
 
 import optuna
 
+from seqsweep.search_spaces.branches import Asked, Space, hint_for, names_in, walk
+from seqsweep.search_spaces.common_hparams import Hparam
 from seqsweep.search_spaces.errors import SpaceError
 from seqsweep.search_spaces.pinned import WithoutGrid, bounds_of, pinned_space
 from seqsweep.search_spaces.points import point_for, point_in, points_to_enqueue, prefix_of
-from seqsweep.search_spaces.shared import Hparam
-from seqsweep.search_spaces.walk import Asked, Space, hint_for, names_in, walk
 
 __all__ = ["Space", "compose", "compose_user", "draws", "point_for", "point_in", "points_to_enqueue"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqsweep.search_spaces.walk import Space, condition, condition_in_words, values_in_words, walk
+from seqsweep.search_spaces.branches import Space, condition, condition_in_words, values_in_words, walk
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from seqsweep.search_spaces.walk import values_in_words
+from seqsweep.search_spaces.branches import values_in_words
 
 
 @dataclass(frozen=True)

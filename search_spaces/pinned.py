@@ -13,10 +13,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from seqsweep.search_spaces.branches import Asked, Space, ask_once, condition, condition_in_words, walk
+from seqsweep.search_spaces.common_hparams import Hparam
 from seqsweep.search_spaces.errors import SpaceError
 from seqsweep.search_spaces.narrow import Narrowing, Range, narrow_distribution, parse_narrowing
-from seqsweep.search_spaces.shared import Hparam
-from seqsweep.search_spaces.walk import Asked, Space, ask_once, condition, condition_in_words, walk
 
 
 def pinned_space(

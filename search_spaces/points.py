@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from optuna.distributions import IntDistribution
 
 from seqsweep.search_spaces import SEARCH_SPACES
-from seqsweep.search_spaces.errors import SpaceError
-from seqsweep.search_spaces.pinned import bounds_of, parse_all, pinned_space
-from seqsweep.search_spaces.shared import Hparam, nearest
-from seqsweep.search_spaces.walk import (
+from seqsweep.search_spaces.branches import (
     Asked,
     Space,
     condition,
@@ -21,6 +18,9 @@ from seqsweep.search_spaces.walk import (
     values_in_words,
     walk,
 )
+from seqsweep.search_spaces.common_hparams import Hparam, nearest
+from seqsweep.search_spaces.errors import SpaceError
+from seqsweep.search_spaces.pinned import bounds_of, parse_all, pinned_space
 
 SHORT_LEN = 50  # the max_len of points for short histories
 USUAL_STEPS = 47  # an epoch of ML-1M in batches of 128

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import optuna
 
-from seqsweep.search_spaces.sasrec import SASREC_LOSSES
-from seqsweep.search_spaces.shared import (
+from seqsweep.search_spaces.common_hparams import (
     TRAINING_DEFAULTS,
     Hparam,
     dropout,
@@ -18,6 +17,7 @@ from seqsweep.search_spaces.shared import (
     residual,
     training,
 )
+from seqsweep.search_spaces.sasrec import SASREC_LOSSES
 
 
 def tisasrec(trial: optuna.Trial) -> dict[str, Hparam]:

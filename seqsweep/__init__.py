@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqsweep.results import compare_studies, load_epochs, load_finalists, load_leaderboard
-    from seqsweep.sweep.inference import load_model
+    from seqsweep.results.compare import compare_studies
+    from seqsweep.results.leaderboard import load_epochs, load_finalists, load_leaderboard
+    from seqsweep.sweep.best_model.recommender import load_model
 
 __all__ = ["compare_studies", "load_epochs", "load_finalists", "load_leaderboard", "load_model"]
 
@@ -21,11 +22,11 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "search_spaces").is_dir():
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 _MODULES = {
-    "compare_studies": "seqsweep.results",
-    "load_epochs": "seqsweep.results",
-    "load_finalists": "seqsweep.results",
-    "load_leaderboard": "seqsweep.results",
-    "load_model": "seqsweep.sweep.inference",
+    "compare_studies": "seqsweep.results.compare",
+    "load_epochs": "seqsweep.results.leaderboard",
+    "load_finalists": "seqsweep.results.leaderboard",
+    "load_leaderboard": "seqsweep.results.leaderboard",
+    "load_model": "seqsweep.sweep.best_model.recommender",
 }
 
 

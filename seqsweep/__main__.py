@@ -1,3 +1,3 @@
-from seqsweep.sweep.cli import main
+from seqsweep.sweep.cli.app import main
 
 main()

@@ -9,16 +9,16 @@ from pathlib import Path
 from uuid import uuid4
 
 from seqsweep.results.report.best import best_trial, heading
-from seqsweep.results.report.compare import comparison
+from seqsweep.results.report.comparison import comparison
 from seqsweep.results.report.content import StudyFolder, read_content
 from seqsweep.results.report.cost import cost, front
 from seqsweep.results.report.curves import learning_curves
 from seqsweep.results.report.data import data
 from seqsweep.results.report.finalists import finalists
-from seqsweep.results.report.history import history
 from seqsweep.results.report.importance import importances
 from seqsweep.results.report.page import page
 from seqsweep.results.report.parallel import parallel
+from seqsweep.results.report.progress_plot import history
 from seqsweep.results.report.references import references
 from seqsweep.results.report.slices import slices
 from seqsweep.results.report.tables import failures, leaderboard, made_with

@@ -14,11 +14,12 @@ from benchmarks import readme, time_to_quality
 from benchmarks.cases import Case
 from benchmarks.record import newest
 from benchmarks.time_to_quality import NDCG, Curve, rows_of
-from seqsweep.data_pipeline.device import DeviceSequences
 from seqsweep.data_pipeline.history import History
+from seqsweep.data_pipeline.views.device import DeviceSequences
 from seqsweep.results.metrics import Ranks, compute_metrics, ndcg
-from seqsweep.sweep.evaluation import ProtocolConfig, Ranker
-from seqsweep.sweep.trial import TrialData, open_data
+from seqsweep.sweep.engine.opened_log import TrialData, open_data
+from seqsweep.sweep.engine.ranking import Ranker
+from seqsweep.sweep.settings.protocol import ProtocolConfig
 from tests.logs import log_of
 
 CPU = torch.device("cpu")

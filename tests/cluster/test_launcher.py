@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seqsweep.sweep.study import JOURNAL_NAME, Study
+from seqsweep.sweep.study.study import JOURNAL_NAME, Study
 from tests.cluster.launcher import start_sshd, why_not_launched, write_cluster
 from tests.cluster.nodes import ROOT, Network, Node, wait_until
 

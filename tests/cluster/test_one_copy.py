@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.store_sharing_nodes import measure_on_nodes
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from tests.cluster.nodes import why_not
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

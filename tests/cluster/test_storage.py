@@ -18,7 +18,7 @@ boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").create_buc
 """
 LIST = """
 import sys
-from seqsweep.sweep.files import BucketPath
+from seqsweep.sweep.storage.files import BucketPath
 print("\\n".join(BucketPath(sys.argv[1]).names_below()))
 """
 

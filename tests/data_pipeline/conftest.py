@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
-from seqsweep.data_pipeline.schema import DataError
-from seqsweep.data_pipeline.sources import read_interactions
+from seqsweep.data_pipeline.errors import DataError
+from seqsweep.data_pipeline.formats.sources import read_interactions
+from seqsweep.data_pipeline.preparing.prepare import prepare
 
 Write = Callable[[str, str | bytes], Path]
 Read = Callable[..., pa.Table]

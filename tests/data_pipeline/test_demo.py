@@ -5,7 +5,7 @@ import pytest
 
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.demo import Demo, DemoConfig, ceilings, generate
-from seqsweep.data_pipeline.prepare import prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import open_log
 
 SMALL = DemoConfig(seed=3, num_users=40, num_items=60, num_interests=3, min_length=4, max_length=12)

@@ -8,10 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seqsweep.data_pipeline.prepare import DataConfig, prepare
-from seqsweep.data_pipeline.schema import DataError, TimeUnit
+from seqsweep.data_pipeline.cuts import Cut
+from seqsweep.data_pipeline.errors import DataError
+from seqsweep.data_pipeline.preparing.prepare import DataConfig, prepare
+from seqsweep.data_pipeline.schema import TimeUnit
 from seqsweep.data_pipeline.split import (
-    Cut,
     Targets,
     count_cold_targets,
     cut_dates,

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from seqsweep.data_pipeline.config import DataConfig
-from seqsweep.data_pipeline.prepare import prepare
-from seqsweep.data_pipeline.schema import SEQUENCES, SEQUENCES_WITHOUT_TIME, DataError, Manifest
+from seqsweep.data_pipeline.errors import DataError
+from seqsweep.data_pipeline.preparing.prepare import prepare
+from seqsweep.data_pipeline.schema import SEQUENCES, SEQUENCES_WITHOUT_TIME, Manifest
 from seqsweep.data_pipeline.store import SequenceLog, open_log, read_item_ids, read_user_ids
 
 

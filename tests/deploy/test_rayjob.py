@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from seqsweep.sweep.cli import app
+from seqsweep.sweep.cli.app import app
 from tests.deploy.kuberay import RAY_JOB
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import torch
 
 from seqsweep.data_pipeline.history import History
 from seqsweep.models import MODELS
-from seqsweep.sweep.hparams import typed_configs
+from seqsweep.sweep.engine.hparams import typed_configs
 
 PAGE = (Path(__file__).parents[2] / "docs/adding-a-model.md").read_text(encoding="utf-8")
 

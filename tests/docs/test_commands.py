@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from seqsweep.sweep.cli import app
-from seqsweep.sweep.cli_jobs import flags_of
+from seqsweep.sweep.cli.app import app
+from seqsweep.sweep.cli.jobs import flags_of
 from tests.docs.shell import Told, commands_in_blocks, commands_in_text, parts, shell_lines
 
 FOUND = typer.main.get_command(app)

@@ -8,7 +8,7 @@ import pytest
 from seqsweep.models import MODELS
 from seqsweep.search_spaces import SEARCH_SPACES
 from seqsweep.search_spaces.describe import describe_space
-from seqsweep.sweep.training import TrainConfig
+from seqsweep.sweep.engine.hparams import TrainConfig
 
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
 HEADINGS = {

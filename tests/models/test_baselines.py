@@ -9,9 +9,10 @@ from torch import Tensor
 import seqsweep.models.baselines
 from seqsweep.data_pipeline.history import History
 from seqsweep.models.baselines import BASELINES, ItemKNN, Markov, MostPopular, RecentPopular, TrainingPart
-from seqsweep.sweep.baselines import score_baselines, training_part
-from seqsweep.sweep.evaluation import ProtocolConfig, Scorer
-from seqsweep.sweep.trial import open_data
+from seqsweep.sweep.engine.baselines import score_baselines, training_part
+from seqsweep.sweep.engine.opened_log import open_data
+from seqsweep.sweep.engine.ranking import Scorer
+from seqsweep.sweep.settings.protocol import ProtocolConfig
 from tests.logs import log_of, random_log
 
 CPU = torch.device("cpu")

@@ -3,11 +3,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from seqsweep.data_pipeline.batches import MaskedItem, TrainBatches
-from seqsweep.data_pipeline.device import DeviceSequences
 from seqsweep.data_pipeline.history import History
 from seqsweep.data_pipeline.ids import MASK_ITEM_ID
 from seqsweep.data_pipeline.split import leave_one_out
+from seqsweep.data_pipeline.views.batches import MaskedItem, TrainBatches
+from seqsweep.data_pipeline.views.device import DeviceSequences
 from seqsweep.models.bert4rec import BERT4Rec, BERT4RecConfig, EncoderBlock
 from tests.logs import log_of
 

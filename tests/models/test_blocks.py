@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from seqsweep.data_pipeline.history import History
-from seqsweep.models.blocks import BlocksConfig, GatedResidual
+from seqsweep.models.blocks import GatedResidual
 from seqsweep.models.hyper_connections import HyperConnection
+from seqsweep.models.interface import BlocksConfig
 from seqsweep.models.layers import FeedForward
 from seqsweep.models.losses import ce
 from seqsweep.models.sasrec import SASRec, SASRecConfig

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from seqsweep.models.blocks import BlocksConfig
 from seqsweep.models.hyper_connections import HyperConnection, sinkhorn
+from seqsweep.models.interface import BlocksConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = [(c, m) for c in ("dynamic", "static") for m in ("sinkhorn", "identity")]

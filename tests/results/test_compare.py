@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from seqsweep.results import compare_studies, load_epochs, load_finalists, load_leaderboard
+from seqsweep import compare_studies, load_epochs, load_finalists, load_leaderboard
 from seqsweep.results.leaderboard import (
     StudyFacts,
     build_epochs,

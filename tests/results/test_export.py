@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seqsweep.results.export import export_best, load_weights
+from seqsweep.results.best_folder import export_best, load_weights
 from seqsweep.results.leaderboard import StudyFacts
 from seqsweep.results.model_card import model_card
 from seqsweep.results.schema import TrialRecord

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seqsweep.results import load_leaderboard
+from seqsweep import load_leaderboard
 from seqsweep.results.errors import TableError
 from seqsweep.results.leaderboard import StudyFacts, build_epochs, build_leaderboard, write_table
 from seqsweep.results.schema import EpochRecord, Hparam, TrialRecord, epochs_schema, leaderboard_schema

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqsweep.results.metric_names import METRIC_NAMES
 from seqsweep.results.metrics import METRICS, Ranks, compute_metrics
 
 
@@ -104,3 +105,7 @@ def test_a_target_that_does_not_tie_with_itself_is_refused() -> None:
 def test_ranks_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match="equally long"):
         Ranks(better_U=np.zeros(2, np.int64), tied_U=np.ones(3, np.int64))
+
+
+def test_settings_name_all_of_them() -> None:
+    assert tuple(METRICS) == METRIC_NAMES

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from seqsweep.results import compare_studies, load_epochs, load_finalists, load_leaderboard
+from seqsweep import compare_studies, load_epochs, load_finalists, load_leaderboard
 from seqsweep.results.schema import SCHEMA_VERSION
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -18,8 +18,8 @@ from seqsweep.results.report import write_comparison, write_report
 from seqsweep.results.report.content import StudyFolder, read_content
 from seqsweep.results.report.cost import dominates_none
 from seqsweep.results.report.curves import MAX_THIN
-from seqsweep.results.report.history import best_so_far
 from seqsweep.results.report.importance import MIN_TRIALS, importance
+from seqsweep.results.report.progress_plot import best_so_far
 from seqsweep.results.schema import TrialRecord
 from tests.reports import (
     BASELINES,

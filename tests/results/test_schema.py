@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seqsweep.results import compare_studies
+from seqsweep import compare_studies
 from seqsweep.results.metrics import METRICS
 from seqsweep.results.schema import (
     EpochRecord,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from seqsweep.search_spaces import KNOWN_GOOD, SEARCH_SPACES, Hparam
 from seqsweep.search_spaces.compose import compose, point_for, points_to_enqueue
 from seqsweep.search_spaces.errors import SpaceError
-from seqsweep.sweep.sampling import check_point
+from seqsweep.sweep.study.sampling import check_point
 
 NAMES = list(SEARCH_SPACES)
 Pins = dict[str, dict[str, Hparam]]

@@ -10,7 +10,7 @@ import ray
 import torch
 from moto.server import ThreadedMotoServer
 
-from seqsweep.sweep.files import BucketPath
+from seqsweep.sweep.storage.bucket import BucketPath
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""The same preparation on a cluster, with Ray Data."""

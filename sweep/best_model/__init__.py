@@ -1,0 +1,1 @@
+"""The folder best/ of a study, read and put to use."""

@@ -1,0 +1,1 @@
+"""Ray: connecting, Tune as the porter of trials, and what a worker does."""

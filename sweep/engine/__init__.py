@@ -1,0 +1,1 @@
+"""One training and one ranking; knows torch, neither Optuna nor Ray."""

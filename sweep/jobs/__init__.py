@@ -1,0 +1,1 @@
+"""Studies as Ray Jobs: sent to a cluster, followed and fetched."""
