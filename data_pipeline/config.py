@@ -11,34 +11,41 @@ ColumnRole = Literal["user", "item", "rating", "timestamp", "time"]
 
 
 class DataConfig(BaseModel):
-    """What to read and how to prepare it; all but `path` enters the fingerprint.
-
-    path: a file, a folder or glob of Parquet, Arrow or Feather files, or "demo" for the generated log.
-    format: a key of `sources.SOURCES`; "auto" tells it from the file's name.
-    columns: role to column, by name or by 0-based number, such as {"user": "userId", "item": "1"}.
-    start_time, end_time: seconds since 1970 or an ISO date, whatever unit the log has; the start is kept,
-        the end is not.
-    drop_duplicates: keep the first of rows with equal user, item and timestamp.
-    k_core: "iterated" repeats both minima to a fixed point; "single" counts once, as the papers' scripts do.
-    max_users: a sample of that many users, drawn after all other filters: for a quick look.
-    seed: generates the demo log, orders ties that were stored by item id, and draws the sample of users.
-    """
+    """What to read and how to prepare it; all but `path` enters the fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field("demo", min_length=1)
-    format: str = "auto"
-    columns: dict[ColumnRole, str] = {}
-    min_rating: float | None = None
-    min_user_interactions: int = Field(1, ge=1)
-    min_item_interactions: int = Field(1, ge=1)
-    k_core: Literal["iterated", "single"] = "iterated"
-    drop_duplicates: bool = False
-    start_time: int | None = None
-    end_time: int | None = None
-    max_users: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
-    shard_bytes: int = Field(128 * 2**20, ge=1)
+    path: str = Field(
+        "demo",
+        min_length=1,
+        description="Log to read: a file, a folder or a glob; `demo` is a generated one.",
+    )
+    format: str = Field("auto", description="Format of the log; `auto` recognises it.")  # of `SOURCES`
+    columns: dict[ColumnRole, str] = Field(
+        {}, description="Columns by name or 0-based number, e.g. user=userId,item=movieId,timestamp=time."
+    )
+    min_rating: float | None = Field(None, description="Leave out ratings below this.")
+    min_user_interactions: int = Field(1, ge=1, description="Leave out users with fewer interactions.")
+    min_item_interactions: int = Field(1, ge=1, description="Leave out items with fewer interactions.")
+    k_core: Literal["iterated", "single"] = Field(
+        # The papers' scripts count once.
+        "iterated",
+        description="Apply the two minima until nothing changes, or once.",
+    )
+    drop_duplicates: bool = Field(
+        False, description="Keep only the first of rows with equal user, item and timestamp."
+    )
+    start_time: int | None = Field(
+        None, description="Leave out earlier interactions: seconds since 1970 or an ISO date."
+    )
+    end_time: int | None = Field(None, description="Leave out interactions at this time or later.")
+    max_users: int | None = Field(
+        None, ge=1, description="Sample this many users after all filters, for a quick look."
+    )
+    seed: int = Field(
+        0, ge=0, description="Seed of the demo log, of ties stored by item id, and of the sample of users."
+    )
+    shard_bytes: int = Field(128 * 2**20, ge=1, description="Largest size of a shard, in bytes.")
 
     @field_validator("start_time", "end_time", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from seqsweep.sweep.cli import data, doctor, jobs, leaderboard, model, run, study
+from seqsweep.sweep.cli.console import without_traceback
 from seqsweep.sweep.cli.help import Command, Commands, print_version
 
 app = typer.Typer(
@@ -25,10 +26,10 @@ def common(
     """Find the best sequential recommender for an interaction log."""
 
 
-for module in (run, data, leaderboard, study, model, doctor):
+for module in (run, data, leaderboard, study, model, doctor, jobs):
     for command in module.COMMANDS:
-        app.command(command.__name__.replace("_", "-"), cls=Command)(command)
-jobs.add_commands(app)
+        name = command.__name__.replace("_", "-")
+        app.command(name, cls=Command, **jobs.SETTINGS.get(name, {}))(without_traceback(command))
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -13,18 +14,22 @@ def say(text: str) -> None:
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """A user's mistake is one message and exit status 1; only a mistake of ours is a traceback."""
-    try:
-        yield
-    except Exception as error:
-        text = _mistake(error)
-        if text is None:
-            raise
-        console = Console(stderr=True)
-        console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
+    """Have a user's mistake end in one message and exit status 1; only a mistake of ours is a traceback."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: Any, **values: Any) -> None:
+        try:
+            command(*arguments, **values)
+        except Exception as error:
+            text = _mistake(error)
+            if text is None:
+                raise
+            console = Console(stderr=True)
+            console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return guarded
 
 
 def _mistake(error: Exception) -> str | None:

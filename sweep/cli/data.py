@@ -10,48 +10,25 @@ import typer
 from rich.console import Console
 
 from seqsweep.sweep.cli.completion import complete_models
-from seqsweep.sweep.cli.console import say, user_errors
-from seqsweep.sweep.cli.flags import (
-    HARDWARE,
-    Cache,
-    Columns,
-    Data,
-    DropDuplicates,
-    EndTime,
-    Format,
-    KCore,
-    MaxUsers,
-    MinItem,
-    MinRating,
-    MinUser,
-    StartTime,
-    column_names,
-    without_none,
-)
+from seqsweep.sweep.cli.console import say
+from seqsweep.sweep.cli.flags import DATA, FILTERS, FORMAT, HARDWARE_PANEL, Flag, takes
 from seqsweep.sweep.storage.study_folder import relative
 
 
+@takes(*DATA, Flag("cache"))
 def prepare(
-    data: Data = None,
-    format: Format = None,
-    columns: Columns = None,
-    min_rating: MinRating = None,
-    min_user_interactions: MinUser = None,
-    min_item_interactions: MinItem = None,
-    start_time: StartTime = None,
-    end_time: EndTime = None,
-    drop_duplicates: DropDuplicates = None,
-    k_core: KCore = None,
-    max_users: MaxUsers = None,
+    *,
     append: Annotated[
         str | None,
         typer.Option(help="Newer interactions to add to the log, or prepared folder, that --data names."),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Prepare on this Ray cluster (or auto), with Ray Data.", rich_help_panel=HARDWARE),
+        typer.Option(
+            help="Prepare on this Ray cluster (or auto) by Ray Data.", rich_help_panel=HARDWARE_PANEL
+        ),
     ] = None,
-    cache: Cache = None,
+    given: dict[str, Any],
 ) -> None:
     """Read a log, order it and write the shards that studies train on; print what was found."""
     from seqsweep.data_pipeline.preparing.append import append as append_to
@@ -60,31 +37,17 @@ def prepare(
     from seqsweep.sweep.cli.log_summary import log_lines
     from seqsweep.sweep.settings.study_config import StudyConfig
 
-    with user_errors():
-        section = {
-            "path": data,
-            "format": format,
-            "columns": column_names(columns),
-            "min_rating": min_rating,
-            "min_user_interactions": min_user_interactions,
-            "min_item_interactions": min_item_interactions,
-            "start_time": start_time,
-            "end_time": end_time,
-            "drop_duplicates": drop_duplicates,
-            "k_core": k_core,
-            "max_users": max_users,
-        }
-        config = StudyConfig.build(without_none({"data": section, "cache": cache}))
-        place = config.cache.absolute()
-        if address is None:
-            folder = prepare_log(config.data, place, say)
-        else:
-            folder = _on_cluster(config.data, place, address)
-        if append is not None:
-            folder = append_to(folder, append, place, say)
-        for line in log_lines(open_log(folder).manifest):
-            say(line)
-        say(f"prepared in {relative(folder)}")
+    config = StudyConfig.build(given)
+    place = config.cache.absolute()
+    if address is None:
+        folder = prepare_log(config.data, place, say)
+    else:
+        folder = _on_cluster(config.data, place, address)
+    if append is not None:
+        folder = append_to(folder, append, place, say)
+    for line in log_lines(open_log(folder).manifest):
+        say(line)
+    say(f"prepared in {relative(folder)}")
 
 
 def _on_cluster(data: Any, cache: Path, address: str) -> Path:
@@ -96,42 +59,22 @@ def _on_cluster(data: Any, cache: Path, address: str) -> Path:
         return prepare_distributed(data, cache, say)
 
 
+@takes(*FORMAT, *FILTERS)
 def inspect(
     log: Annotated[str, typer.Argument(help="A file, a folder or a glob.")],
-    format: Format = None,
-    columns: Columns = None,
-    min_rating: MinRating = None,
-    min_user_interactions: MinUser = None,
-    min_item_interactions: MinItem = None,
-    start_time: StartTime = None,
-    end_time: EndTime = None,
-    drop_duplicates: DropDuplicates = None,
-    k_core: KCore = None,
-    max_users: MaxUsers = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """What a log would be taken for, and what it holds; nothing is kept."""
     from seqsweep.data_pipeline.formats.describe import describe_source
     from seqsweep.data_pipeline.preparing.prepare import prepare as prepare_log
     from seqsweep.data_pipeline.store import open_log
     from seqsweep.sweep.cli.log_summary import as_record, guess_lines, log_lines
-    from seqsweep.sweep.settings.study_config import StudyConfig
+    from seqsweep.sweep.settings.study_config import StudyConfig, merge
 
-    with user_errors(), tempfile.TemporaryDirectory() as folder:
-        section = {
-            "path": log,
-            "format": format,
-            "columns": column_names(columns),
-            "min_rating": min_rating,
-            "min_user_interactions": min_user_interactions,
-            "min_item_interactions": min_item_interactions,
-            "start_time": start_time,
-            "end_time": end_time,
-            "drop_duplicates": drop_duplicates,
-            "k_core": k_core,
-            "max_users": max_users,
-        }
-        config = StudyConfig.build(without_none({"data": section})).data
+    with tempfile.TemporaryDirectory() as folder:
+        config = StudyConfig.build(merge(given, {"data": {"path": log}})).data
         guess = describe_source(config)
         if not as_json:
             for line in guess_lines(guess):
@@ -160,13 +103,12 @@ def spaces(
     from seqsweep.sweep.cli.render import points_table, space_table
     from seqsweep.sweep.settings.study_config import SpaceConfig, StudyConfig
 
-    with user_errors():
-        config: SpaceConfig = StudyConfig.build({"space": {"models": models.split(",")}}).space
-        console = Console(width=None if sys.stdout.isatty() else 160)
-        for name in config.names():
-            console.print(space_table(name, describe_space(SEARCH_SPACES[name])), highlight=False)
-            if points:
-                console.print(points_table(name, KNOWN_GOOD[name]), highlight=False)
+    config: SpaceConfig = StudyConfig.build({"space": {"models": models.split(",")}}).space
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for name in config.names():
+        console.print(space_table(name, describe_space(SEARCH_SPACES[name])), highlight=False)
+        if points:
+            console.print(points_table(name, KNOWN_GOOD[name]), highlight=False)
 
 
 COMMANDS = (prepare, inspect, spaces)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqsweep.sweep.cli.console import say, user_errors
+from seqsweep.sweep.cli.console import say
 from seqsweep.sweep.cli.flags import Runs
 
 
@@ -19,17 +19,16 @@ def doctor(
     """What a study would meet on this machine: versions, devices, memory, disks, Ray."""
     from seqsweep.sweep.cluster.doctor import Finding, examine
 
-    with user_errors():
-        findings: list[Finding] = []
-        for finding in examine(runs, cache):
-            findings.append(finding)
-            if not as_json:
-                say(f"{finding.level:<8} {finding.what}")
-                if finding.advice:
-                    say(f"{'':<8} -> {finding.advice}")
-        if as_json:
-            print(json.dumps([asdict(finding) for finding in findings], indent=2))
-        raise typer.Exit(1 if any(finding.level == "problem" for finding in findings) else 0)
+    findings: list[Finding] = []
+    for finding in examine(runs, cache):
+        findings.append(finding)
+        if not as_json:
+            say(f"{finding.level:<8} {finding.what}")
+            if finding.advice:
+                say(f"{'':<8} -> {finding.advice}")
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    raise typer.Exit(1 if any(finding.level == "problem" for finding in findings) else 0)
 
 
 COMMANDS = (doctor,)

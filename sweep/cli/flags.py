@@ -1,72 +1,153 @@
-"""What commands share of their flags, and how flags become the sections of a StudyConfig."""
+"""Flags that stand for settings: made from the settings' models, so that each is described once."""
 
+from __future__ import annotations
+
+import functools
+import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
-from seqsweep.sweep.cli.completion import complete_study
+from seqsweep.sweep.cli.completion import complete_models, complete_study
+from seqsweep.sweep.settings.study_config import StudyConfig, merge
 
-DATA = "Data"
-SEARCH = "Search"
-BUDGET = "Budget"
-HARDWARE = "Hardware"
+DATA_PANEL, SEARCH_PANEL, BUDGET_PANEL, HARDWARE_PANEL = "Data", "Search", "Budget", "Hardware"
+OPTIONS_PANEL = "Options"  # where a flag without a panel is listed
+NUMBERS = (int, float)
 
-Data = Annotated[
-    str | None, typer.Option("--data", help="Log to read; `demo` is a generated one.", rich_help_panel=DATA)
-]
-Format = Annotated[
-    str | None, typer.Option(help="Input format; recognised by the name if left out.", rich_help_panel=DATA)
-]
-Columns = Annotated[
-    str | None,
-    typer.Option(help="Column names: user=userId,item=movieId,timestamp=time", rich_help_panel=DATA),
-]
-MinRating = Annotated[float | None, typer.Option(help="Leave out ratings below this.", rich_help_panel=DATA)]
-MinUser = Annotated[
-    int | None, typer.Option(help="Leave out users with fewer interactions.", rich_help_panel=DATA)
-]
-MinItem = Annotated[
-    int | None, typer.Option(help="Leave out items with fewer interactions.", rich_help_panel=DATA)
-]
-StartTime = Annotated[
-    str | None,
-    typer.Option(help="Leave out what is earlier: seconds since 1970, or an ISO date.", rich_help_panel=DATA),
-]
-EndTime = Annotated[
-    str | None, typer.Option(help="Leave out what is at this time or later.", rich_help_panel=DATA)
-]
-DropDuplicates = Annotated[
-    bool | None,
-    typer.Option(
-        "--drop-duplicates", help="Keep one of rows with equal user, item and time.", rich_help_panel=DATA
-    ),
-]
-KCore = Annotated[
-    str | None,
-    typer.Option(help="How the two minima are met: iterated (the default), or single.", rich_help_panel=DATA),
-]
-MaxUsers = Annotated[
-    int | None, typer.Option(help="A sample of so many users, for a quick look.", rich_help_panel=DATA)
-]
-SplitName = Annotated[
-    str | None,
-    typer.Option(help="leave_one_out, or temporal.  [default: leave_one_out]", rich_help_panel=SEARCH),
-]
-Cuts = Annotated[
-    str | None,
-    typer.Option(help="Of --split temporal: two shares (0.8,0.9), dates or seconds.", rich_help_panel=SEARCH),
-]
-Ranking = Annotated[str | None, typer.Option(help="full, or sampled:100", rich_help_panel=SEARCH)]
-Seen = Annotated[str | None, typer.Option(help="auto, keep, remove", rich_help_panel=SEARCH)]
-Cache = Annotated[Path | None, typer.Option(help="Where prepared logs are kept.  [default: .cache/prepared]")]
 Runs = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[
     str, typer.Argument(help="A study's name below --runs, or its folder.", autocompletion=complete_study)
 ]
+Complete = Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One setting on the command line.
+
+    place: where it stands in StudyConfig, as search.trials. The flag bears its last part, or `name`.
+    read: what becomes of what was typed, where that is not the setting's value yet.
+    """
+
+    place: str
+    panel: str = OPTIONS_PANEL
+    name: str = ""
+    default: str | None = None  # as help shows it, where the model's own says little
+    read: Callable[[Any], Any] | None = None
+    metavar: str | None = None
+    repeats: bool = False  # it may be given several times
+    complete: Complete | None = None
+
+    @property
+    def flag(self) -> str:
+        return self.name or self.place.rpartition(".")[2].replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return self.flag.replace("-", "_")
+
+    @property
+    def field(self) -> FieldInfo:
+        model: Any = StudyConfig
+        *sections, name = self.place.split(".")
+        for section in sections:
+            model = model.model_fields[section].annotation
+        found: FieldInfo = model.model_fields[name]
+        return found
+
+    def parameter(self) -> inspect.Parameter:
+        """Of the command's function, as Typer reads it."""
+        kind = list[str] if self.repeats else _typed(self.field.annotation, is_read=self.read is not None)
+        choices = _choices(self.field.annotation)
+        option = typer.Option(
+            f"--{self.flag}",
+            help=self._help(choices),
+            rich_help_panel=self.panel,
+            metavar=self.metavar,
+            autocompletion=self.complete or (_completing(choices) if choices else None),
+        )
+        return inspect.Parameter(
+            self.variable,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None, option],
+        )
+
+    def _help(self, choices: Sequence[str]) -> str:
+        text = str(self.field.description)
+        if choices:
+            text = f"{text.removesuffix('.')}: {', '.join(choices)}."
+        default = self.field.default if self.default is None else self.default
+        is_plain = isinstance(default, str | int | float | Path) and not isinstance(default, bool)
+        return f"{text}  [default: {default}]" if is_plain else text
+
+    def settings(self, value: Any) -> dict[str, Any]:
+        """Nested as StudyConfig is."""
+        settings = value if self.read is None else self.read(value)
+        for part in reversed(self.place.split(".")):
+            settings = {part: settings}
+        return dict(settings)
+
+
+class ObjectiveFlag(Flag):
+    """The first of several objectives is the one of training."""
+
+    def settings(self, value: Any) -> dict[str, Any]:
+        first, *others = value.split(",")
+        return {"training": {"objective": first}, **({"search": {"objectives": others}} if others else {})}
+
+
+def takes(*flags: Flag) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these flags; `given` is what was set by them, nested like StudyConfig."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_settings(**values: Any) -> None:
+            given: dict[str, Any] = {}
+            for flag in flags:
+                value = values.pop(flag.variable)
+                if value is not None and value is not False and value != []:  # 0 is a value
+                    given = merge(given, flag.settings(value))
+            command(**values, given=given)
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "given"]
+        last = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+        parameters = [*own[: len(own) - len(last)], *(flag.parameter() for flag in flags), *last]
+        with_settings.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return with_settings
+
+    return decorate
+
+
+def _typed(annotation: Any, *, is_read: bool) -> Any:
+    """The type of what is typed: numbers, switches and paths as they are, all else as text."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    return kinds[0] if kinds[0] in (*NUMBERS, bool, Path) and len(kinds) == 1 and not is_read else str
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal and len(get_args(annotation)) < 8 else ()
+
+
+def _completing(choices: Sequence[str]) -> Complete:
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+
+
+def _by_commas(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _column_names(text: str) -> dict[str, Any]:
+    return pairs(text.split(","), "--columns", text=True)
 
 
 def default_name(data: str | None) -> str:
@@ -74,16 +155,6 @@ def default_name(data: str | None) -> str:
     if data in (None, "demo"):
         return "demo"
     return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(str(data)).name.split(".")[0]).strip("-_") or "log"
-
-
-def protocol_settings(
-    split: str | None, cuts: str | None, ranking: str | None, seen: str | None
-) -> dict[str, Any]:
-    return {"split": split, "cuts": cuts.split(",") if cuts else None, "ranking": ranking, "seen": seen}
-
-
-def column_names(columns: str | None) -> dict[str, Any] | None:
-    return pairs(columns.split(","), "--columns", text=True) if columns else None
 
 
 def pairs(texts: list[str], flag: str, *, text: bool = False) -> dict[str, Any]:
@@ -108,16 +179,77 @@ def _scalar(value: str) -> Any:
     return parsed if isinstance(parsed, int | float | bool) else value
 
 
-def resolve(function: str | None) -> str | None:
+def _resolve(function: str) -> str:
     """FILE:NAME with the whole path of the file, so that the study goes on from wherever it is started."""
-    if function is None:
-        return None
     path, colon, name = function.rpartition(":")
     return f"{Path(path).absolute()}{colon}{name}" if colon else function
 
 
-def without_none(values: dict[str, Any]) -> dict[str, Any]:
-    cleaned = {
-        key: without_none(value) if isinstance(value, dict) else value for key, value in values.items()
-    }
-    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
+GENERAL = (
+    Flag("name", default="the log's"),
+    Flag("runs"),
+    Flag("storage"),
+    Flag("cache"),
+)
+FORMAT = (
+    Flag("data.format", DATA_PANEL),
+    Flag("data.columns", DATA_PANEL, read=_column_names, metavar="ROLE=COLUMN,.."),
+)
+FILTERS = (
+    Flag("data.min_rating", DATA_PANEL),
+    Flag("data.min_user_interactions", DATA_PANEL),
+    Flag("data.min_item_interactions", DATA_PANEL),
+    Flag("data.start_time", DATA_PANEL, read=str),
+    Flag("data.end_time", DATA_PANEL, read=str),
+    Flag("data.drop_duplicates", DATA_PANEL),
+    Flag("data.k_core", DATA_PANEL),
+    Flag("data.max_users", DATA_PANEL),
+)
+DATA = (Flag("data.path", DATA_PANEL, name="data"), *FORMAT, *FILTERS)
+PROTOCOL = (
+    Flag("protocol.split", SEARCH_PANEL),
+    Flag("protocol.cuts", SEARCH_PANEL, read=_by_commas),
+    Flag("protocol.ranking", SEARCH_PANEL),
+    Flag("protocol.seen", SEARCH_PANEL),
+)
+PATIENCE = Flag("training.patience", SEARCH_PANEL)
+SEARCH = (
+    Flag("space.models", SEARCH_PANEL, default="sasrec", read=_by_commas, complete=complete_models),
+    Flag("search.trials", SEARCH_PANEL),
+    Flag(
+        "space.fix", SEARCH_PANEL, read=lambda words: pairs(words, "--fix"), metavar="KEY=VALUE", repeats=True
+    ),
+    Flag(
+        "space.narrow",
+        SEARCH_PANEL,
+        name="set",
+        read=lambda words: pairs(words, "--set", text=True),
+        metavar="KEY=VALUES",
+        repeats=True,
+    ),
+    Flag("space.function", SEARCH_PANEL, name="space", read=_resolve),
+    Flag("search.sampler", SEARCH_PANEL),
+    Flag("search.pruner", SEARCH_PANEL, default="auto"),
+    Flag("search.max_epochs", SEARCH_PANEL),
+    PATIENCE,
+    ObjectiveFlag("training.objective", SEARCH_PANEL),
+    Flag("finalists.count", SEARCH_PANEL, name="finalists"),
+    Flag("finalists.seeds", SEARCH_PANEL, name="finalist-seeds"),
+    Flag("tensorboard", SEARCH_PANEL),
+    *PROTOCOL,
+    Flag("seed", SEARCH_PANEL),
+)
+BUDGET = (
+    Flag("budget.max_hours", BUDGET_PANEL),
+    Flag("budget.max_device_hours", BUDGET_PANEL),
+    Flag("budget.max_trial_minutes", BUDGET_PANEL),
+    Flag("budget.max_disk_gb", BUDGET_PANEL),
+)
+HARDWARE = (
+    Flag("hardware.address", HARDWARE_PANEL),
+    Flag("hardware.gpus_per_trial", HARDWARE_PANEL),
+    Flag("hardware.workers_per_trial", HARDWARE_PANEL),
+    Flag("hardware.cpus_per_trial", HARDWARE_PANEL),
+    Flag("hardware.max_concurrent", HARDWARE_PANEL),
+    Flag("hardware.wait_minutes", HARDWARE_PANEL),
+)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqsweep.sweep.cli.console import say, user_errors
+from seqsweep.sweep.cli.console import say
 from seqsweep.sweep.cli.flags import Runs
 from seqsweep.sweep.storage.study_folder import relative, study_folder
 
@@ -46,9 +46,8 @@ def submit(
     """
     from seqsweep.sweep.jobs.shipping import Launch
 
-    with user_errors():
-        command = shlex.join(["seqsweep", *sys.argv[1:]])
-        raise typer.Exit(_submit(context, context.args, address, detach, Launch(), command))
+    command = shlex.join(["seqsweep", *sys.argv[1:]])
+    raise typer.Exit(_submit(context, context.args, address, detach, Launch(), command))
 
 
 def on_head(context: typer.Context) -> None:
@@ -62,8 +61,7 @@ def on_head(context: typer.Context) -> None:
         words = [word for word in words if word not in ("--detach", "--no-follow")]
         launch = Launch(sys.executable, str(Path.cwd()))
         command = shlex.join(["ray", "submit", "CLUSTER.yaml", "submit.py", *context.args])
-        with user_errors():
-            raise typer.Exit(_submit(context, words, DASHBOARD, detach, launch, command))
+        raise typer.Exit(_submit(context, words, DASHBOARD, detach, launch, command))
     on_cluster = ["--address", DASHBOARD] if verb in OF_CLUSTER else []
     raise typer.Exit(_seqsweep(context, [verb, *words, *on_cluster]))
 
@@ -94,14 +92,13 @@ def logs(
     """What a study's job has printed."""
     from seqsweep.sweep.jobs.client import Cluster, split_log
 
-    with user_errors():
-        cluster = Cluster(address)
-        job = cluster.job_of(study)
-        if follow:
-            raise typer.Exit(_follow(cluster, job))
-        with cluster.errors():
-            before, printed = split_log(cluster.client.get_job_logs(job.id))
-        print(printed or before, end="")
+    cluster = Cluster(address)
+    job = cluster.job_of(study)
+    if follow:
+        raise typer.Exit(_follow(cluster, job))
+    with cluster.errors():
+        before, printed = split_log(cluster.client.get_job_logs(job.id))
+    print(printed or before, end="")
 
 
 def jobs(address: Address = DASHBOARD) -> None:
@@ -109,15 +106,14 @@ def jobs(address: Address = DASHBOARD) -> None:
     from seqsweep.sweep.cli.render import jobs_table
     from seqsweep.sweep.jobs.client import Cluster
 
-    with user_errors():
-        latest = {job.study: job for job in Cluster(address).jobs()}
-        if not latest:
-            say(f"the cluster at {address} has no job of a study")
-        else:
-            from rich.console import Console
+    latest = {job.study: job for job in Cluster(address).jobs()}
+    if not latest:
+        say(f"the cluster at {address} has no job of a study")
+    else:
+        from rich.console import Console
 
-            rows = [(job.study, job.state, _since(job)) for job in latest.values()]
-            Console(width=None if sys.stdout.isatty() else 160).print(jobs_table(rows), highlight=False)
+        rows = [(job.study, job.state, _since(job)) for job in latest.values()]
+        Console(width=None if sys.stdout.isatty() else 160).print(jobs_table(rows), highlight=False)
 
 
 def fetch(
@@ -136,30 +132,28 @@ def fetch(
     from seqsweep.sweep.jobs.fetch import check_replaceable, fetch_from_store, read_frame, unpack
     from seqsweep.sweep.storage.bucket import BucketPath, check_store
 
-    with user_errors():
-        check_replaceable(to / study)
-        if storage is not None:
-            check_store(storage)
-            place = BucketPath(storage) / study
-            source = {"storage": str(place), "study": study, "at": _now()}
-            num_bytes = fetch_from_store(place, to / study, source)
-        else:
-            cluster = Cluster(address)
-            data = read_frame(_ask(cluster, study, f"parcel {shlex.quote(study)}", runs))
-            unpack(data, to / study, {"address": cluster.address, "study": study, "at": _now()})
-            num_bytes = len(data)
-        say(f"fetched {num_bytes:,} bytes into {relative((to / study).absolute())}")
-        if not (to / study / "best").is_dir():
-            say("there is no best model yet")
+    check_replaceable(to / study)
+    if storage is not None:
+        check_store(storage)
+        place = BucketPath(storage) / study
+        source = {"storage": str(place), "study": study, "at": _now()}
+        num_bytes = fetch_from_store(place, to / study, source)
+    else:
+        cluster = Cluster(address)
+        data = read_frame(_ask(cluster, study, f"parcel {shlex.quote(study)}", runs))
+        unpack(data, to / study, {"address": cluster.address, "study": study, "at": _now()})
+        num_bytes = len(data)
+    say(f"fetched {num_bytes:,} bytes into {relative((to / study).absolute())}")
+    if not (to / study / "best").is_dir():
+        say("there is no best model yet")
 
 
 def parcel(study: Study, runs: Runs = RUNS) -> None:
     """Print a study's results as `fetch` reads them; it runs this on the head."""
     from seqsweep.sweep.jobs.fetch import frame, pack
 
-    with user_errors():
-        for lines in frame(pack(study_folder(study, runs))):
-            sys.stdout.write(lines)
+    for lines in frame(pack(study_folder(study, runs))):
+        sys.stdout.write(lines)
 
 
 def stop_job(study: str, address: str, trial: int | None, runs: Path | None) -> None:
@@ -190,12 +184,12 @@ def print_job_status(study: str, address: str, runs: Path | None) -> None:
     print(_ask(cluster, study, f"status {shlex.quote(study)}", runs), end="")
 
 
-def add_commands(app: typer.Typer) -> None:
-    app.command("submit", context_settings=ANY_ARGUMENTS)(submit)
-    for command in (jobs, logs, fetch):
-        app.command(command.__name__)(command)
-    app.command(ON_HEAD, hidden=True, context_settings={**ANY_ARGUMENTS, "help_option_names": []})(on_head)
-    app.command("parcel", hidden=True)(parcel)
+COMMANDS = (submit, jobs, logs, fetch, on_head, parcel)
+SETTINGS: dict[str, dict[str, Any]] = {  # of how a command is listed and read
+    "submit": {"context_settings": ANY_ARGUMENTS},
+    ON_HEAD: {"hidden": True, "context_settings": {**ANY_ARGUMENTS, "help_option_names": []}},
+    "parcel": {"hidden": True},
+}
 
 
 def _submit(

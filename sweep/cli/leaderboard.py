@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from seqsweep.sweep.cli.completion import complete_study
-from seqsweep.sweep.cli.console import say, user_errors
+from seqsweep.sweep.cli.console import say
 from seqsweep.sweep.cli.flags import Runs, StudyName
 from seqsweep.sweep.storage.study_folder import relative, study_folder
 
@@ -56,29 +56,26 @@ def top(
     from seqsweep.results.select import Condition, select_columns, select_rows
     from seqsweep.sweep.cli.render import SPARE, leaderboard_columns
 
-    with user_errors():
-        machine = _one_of(as_json, as_csv)
-        frame = load_leaderboard(_place(study, runs))
-        rows = select_rows(
-            frame,
-            conditions=[Condition.parse(text) for text in filters or []],
-            states=_listed(state) if state else [],
-            sort=sort,
-            limit=_limit(limit, None if machine else SHOWN),
-        )
-        names = None if columns is None else select_columns(frame, _listed(columns))
-        if machine:
-            _print(rows if names is None else rows[names], as_json)
-            return
-        if rows.empty:
-            conditions = [*(filters or []), *([f"state={state}"] if state else [])]
-            say(
-                f"no row meets {' and '.join(conditions)}" if conditions else "the leaderboard has no row yet"
-            )
-        elif names is None:
-            _show(leaderboard_columns(rows, frame.attrs["objective"]), SPARE)
-        else:
-            _show(rows[names])
+    machine = _one_of(as_json, as_csv)
+    frame = load_leaderboard(_place(study, runs))
+    rows = select_rows(
+        frame,
+        conditions=[Condition.parse(text) for text in filters or []],
+        states=_listed(state) if state else [],
+        sort=sort,
+        limit=_limit(limit, None if machine else SHOWN),
+    )
+    names = None if columns is None else select_columns(frame, _listed(columns))
+    if machine:
+        _print(rows if names is None else rows[names], as_json)
+        return
+    if rows.empty:
+        conditions = [*(filters or []), *([f"state={state}"] if state else [])]
+        say(f"no row meets {' and '.join(conditions)}" if conditions else "the leaderboard has no row yet")
+    elif names is None:
+        _show(leaderboard_columns(rows, frame.attrs["objective"]), SPARE)
+    else:
+        _show(rows[names])
 
 
 def compare(
@@ -96,20 +93,19 @@ def compare(
     from seqsweep.results.compare import MUST_AGREE, compare_studies
     from seqsweep.sweep.cli.render import SPARE_OF_COMPARISON, comparison_columns
 
-    with user_errors():
-        machine = _one_of(as_json, as_csv)
-        frame = compare_studies([_place(study, runs) for study in studies])
-        if machine:
-            _print(frame, as_json)
-            return
-        _show(comparison_columns(frame), SPARE_OF_COMPARISON)
-        first, *others = frame.to_dict(orient="records")
-        for row in others:
-            if not row["comparable"]:
-                say(f"{row['study']} can't be compared with {first['study']}:")
-                for name in MUST_AGREE:
-                    if row[name] != first[name]:
-                        say(f"  {name}: {row[name]}, not {first[name]}")
+    machine = _one_of(as_json, as_csv)
+    frame = compare_studies([_place(study, runs) for study in studies])
+    if machine:
+        _print(frame, as_json)
+        return
+    _show(comparison_columns(frame), SPARE_OF_COMPARISON)
+    first, *others = frame.to_dict(orient="records")
+    for row in others:
+        if not row["comparable"]:
+            say(f"{row['study']} can't be compared with {first['study']}:")
+            for name in MUST_AGREE:
+                if row[name] != first[name]:
+                    say(f"  {name}: {row[name]}, not {first[name]}")
 
 
 COMMANDS = (top, compare)

@@ -10,29 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seqsweep.sweep.cli.completion import complete_study
-from seqsweep.sweep.cli.console import say, user_errors
+from seqsweep.sweep.cli.console import say
 from seqsweep.sweep.cli.flags import (
-    Cache,
-    Columns,
-    Cuts,
-    DropDuplicates,
-    EndTime,
-    Format,
-    KCore,
-    MaxUsers,
-    MinItem,
-    MinRating,
-    MinUser,
-    Ranking,
+    FILTERS,
+    FORMAT,
+    GENERAL,
+    PROTOCOL,
+    Flag,
     Runs,
-    Seen,
-    SplitName,
-    StartTime,
-    column_names,
     default_name,
     pairs,
-    protocol_settings,
-    without_none,
+    takes,
 )
 from seqsweep.sweep.storage.study_folder import relative
 
@@ -56,6 +44,7 @@ Log = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.  [default: a GPU if there is one]")]
 
 
+@takes(*FORMAT, *(flag for flag in FILTERS if flag.variable in ("min_rating", "drop_duplicates")))
 def recommend(
     model: ModelName,
     log: Log = None,
@@ -74,12 +63,10 @@ def recommend(
             help="Whether items that a user had may come again.  [default: as the model was compared]",
         ),
     ] = None,
-    format: Format = None,
-    columns: Columns = None,
-    min_rating: MinRating = None,
-    drop_duplicates: DropDuplicates = None,
     device: Device = None,
     runs: Runs = RUNS,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """The best items for every user of a log, from all that the user did, to a Parquet or CSV file."""
     from seqsweep.data_pipeline.preparing.raw_log import read_raw_log
@@ -93,83 +80,61 @@ def recommend(
     )
     from seqsweep.sweep.best_model.recommender import Recommender
 
-    with user_errors():
-        check_output(out)
-        exported = _exported(model, runs, device)
-        given = _given(format, columns, min_rating=min_rating, drop_duplicates=drop_duplicates)
-        config = data_settings(own_data(exported), log or own_log(exported), given)
-        check_apart(out, config)
-        started = time.perf_counter()
-        raw = read_raw_log(config)
-        wanted = chosen_users(users, raw.raw_user_id, say)
-        items = known_candidates(candidates, exported, say)
-        recommender = Recommender(exported)
-        known = recommender.known(raw, wanted)
-        ready = time.perf_counter()
-        found = recommender.best_items(
-            known, top_k, exclude_seen=None if keep_seen is None else not keep_seen, candidates=items
-        )
-        ended = time.perf_counter()
-        table = found.table(raw.raw_user_id.take(known.row_U), exported.item_ids)
-        write_output(table, out)
-        num_users = len(raw.offset_U) - 1 if wanted is None else int(wanted.sum())
-        if known.num_dropped:
-            say(
-                f"dropped {known.num_dropped:,} interactions with {known.num_dropped_items:,} items that the "
-                "model does not know"
-            )
-        if num_users > len(known.row_U):
-            say(f"left out {num_users - len(known.row_U):,} users who have no item that the model knows")
-        num_items = exported.config.num_items if items is None else len(items)
+    check_output(out)
+    exported = _exported(model, runs, device)
+    config = data_settings(own_data(exported), log or own_log(exported), given.get("data", {}))
+    check_apart(out, config)
+    started = time.perf_counter()
+    raw = read_raw_log(config)
+    wanted = chosen_users(users, raw.raw_user_id, say)
+    items = known_candidates(candidates, exported, say)
+    recommender = Recommender(exported)
+    known = recommender.known(raw, wanted)
+    ready = time.perf_counter()
+    found = recommender.best_items(
+        known, top_k, exclude_seen=None if keep_seen is None else not keep_seen, candidates=items
+    )
+    ended = time.perf_counter()
+    table = found.table(raw.raw_user_id.take(known.row_U), exported.item_ids)
+    write_output(table, out)
+    num_users = len(raw.offset_U) - 1 if wanted is None else int(wanted.sum())
+    if known.num_dropped:
         say(
-            f"{table.num_rows:,} recommendations for {len(known.row_U):,} users among {num_items:,} items: "
-            f"read in {ready - started:.1f} s, ranked in {ended - ready:.1f} s ({exported.device})"
+            f"dropped {known.num_dropped:,} interactions with {known.num_dropped_items:,} items that the "
+            "model does not know"
         )
-        say(f"written to {relative(out)}")
+    if num_users > len(known.row_U):
+        say(f"left out {num_users - len(known.row_U):,} users who have no item that the model knows")
+    num_items = exported.config.num_items if items is None else len(items)
+    say(
+        f"{table.num_rows:,} recommendations for {len(known.row_U):,} users among {num_items:,} items: "
+        f"read in {ready - started:.1f} s, ranked in {ended - ready:.1f} s ({exported.device})"
+    )
+    say(f"written to {relative(out)}")
 
 
+@takes(*FORMAT, *FILTERS, Flag("cache"))
 def evaluate(
     model: ModelName,
     log: Log = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    format: Format = None,
-    columns: Columns = None,
-    min_rating: MinRating = None,
-    min_user_interactions: MinUser = None,
-    min_item_interactions: MinItem = None,
-    start_time: StartTime = None,
-    end_time: EndTime = None,
-    drop_duplicates: DropDuplicates = None,
-    k_core: KCore = None,
-    max_users: MaxUsers = None,
     device: Device = None,
     runs: Runs = RUNS,
-    cache: Cache = None,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """Measure a trained model as its study did: the same split, ranking and numbers. Nothing is trained."""
     from seqsweep.data_pipeline.split import silent
     from seqsweep.sweep.best_model.evaluate import evaluate as evaluate_model
 
-    with user_errors():
-        exported = _exported(model, runs, device)
-        given = _given(
-            format,
-            columns,
-            min_rating=min_rating,
-            min_user_interactions=min_user_interactions,
-            min_item_interactions=min_item_interactions,
-            start_time=start_time,
-            end_time=end_time,
-            drop_duplicates=drop_duplicates,
-            k_core=k_core,
-            max_users=max_users,
-        )
-        outcome = evaluate_model(exported, log, given, cache or CACHE, silent if as_json else say)
-        if as_json:
-            say(json.dumps(outcome.as_record(), indent=2))
-            return
-        for line in evaluation_lines(outcome, exported):
-            say(line)
+    exported = _exported(model, runs, device)
+    cache, data = Path(given.get("cache", CACHE)), given.get("data", {})
+    outcome = evaluate_model(exported, log, data, cache, silent if as_json else say)
+    if as_json:
+        say(json.dumps(outcome.as_record(), indent=2))
+        return
+    for line in evaluation_lines(outcome, exported):
+        say(line)
 
 
 def evaluation_lines(outcome: Evaluation, exported: Exported) -> list[str]:
@@ -210,6 +175,15 @@ def _compared_with_record(outcome: Evaluation, exported: Exported) -> str:
     )
 
 
+@takes(
+    *(flag for flag in GENERAL if flag.flag in ("runs", "cache")),
+    Flag("name", default="the log's and the model's"),
+    Flag("training.patience", MODEL),
+    Flag("seed"),
+    *FORMAT,
+    *FILTERS,
+    *PROTOCOL,
+)
 def train(
     log: Annotated[str, typer.Argument(help="A log, or `demo`, a generated one.")] = "demo",
     model: Annotated[
@@ -223,28 +197,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A hparam: lr=1e-3", rich_help_panel=MODEL),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="At most.", rich_help_panel=MODEL)] = 300,
-    patience: Annotated[
-        int | None, typer.Option(help="Epochs without a better value.  [default: 10]", rich_help_panel=MODEL)
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the folder.  [default: the log's and model's]")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    format: Format = None,
-    columns: Columns = None,
-    min_rating: MinRating = None,
-    min_user_interactions: MinUser = None,
-    min_item_interactions: MinItem = None,
-    start_time: StartTime = None,
-    end_time: EndTime = None,
-    drop_duplicates: DropDuplicates = None,
-    k_core: KCore = None,
-    max_users: MaxUsers = None,
-    split: SplitName = None,
-    cuts: Cuts = None,
-    ranking: Ranking = None,
-    seen: Seen = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder of all studies.  [default: runs]")] = None,
-    cache: Cache = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum epochs.", rich_help_panel=MODEL)] = 300,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """Train one model without a search; a study of one trial. The same command goes on after a kill."""
     from rich.console import Console
@@ -253,53 +208,31 @@ def train(
     from seqsweep.sweep.cli.live import Progress
     from seqsweep.sweep.driver.local import one_training, pinned_space, train_alone
     from seqsweep.sweep.driver.run_study import run_study
-    from seqsweep.sweep.settings.study_config import StudyConfig
+    from seqsweep.sweep.settings.study_config import StudyConfig, merge
 
-    with user_errors():
-        given = pairs(hparams or [], "--set") | ({} if residual is None else {"residual": residual})
-        space = pinned_space(model, given)
-        joined = "" if space.fix.get("residual", "plain") == "plain" else f"-{space.fix['residual']}"
-        data = _given(
-            format,
-            columns,
-            path=log,
-            min_rating=min_rating,
-            min_user_interactions=min_user_interactions,
-            min_item_interactions=min_item_interactions,
-            start_time=start_time,
-            end_time=end_time,
-            drop_duplicates=drop_duplicates,
-            k_core=k_core,
-            max_users=max_users,
-        )
-        settings = {
-            "name": name or f"{default_name(log)}-{model}{joined}",
-            "seed": seed,
-            "runs": runs,
-            "cache": cache,
-            "data": data,
-            "protocol": protocol_settings(split, cuts, ranking, seen),
-            "training": {"patience": patience},
+    pinned = pairs(hparams or [], "--set") | ({} if residual is None else {"residual": residual})
+    space = pinned_space(model, pinned)
+    joined = "" if space.fix.get("residual", "plain") == "plain" else f"-{space.fix['residual']}"
+    config = StudyConfig.build(
+        {
+            "name": f"{default_name(log)}-{model}{joined}",
+            **merge(given, {"data": {"path": log}}),
+            "space": space,
+            "search": one_training(epochs),
+            "finalists": {"count": 0},
         }
-        config = StudyConfig.build(
-            {
-                **without_none(settings),
-                "space": space,
-                "search": one_training(epochs),
-                "finalists": {"count": 0},
-            }
+    )
+    with Progress(Console(), config.training.objective) as progress:
+        outcome = run_study(config, progress, train_trials=train_alone)
+    if not outcome.exported:
+        say(
+            f"\nstopped ({outcome.stopped_because}); the same command goes on"
+            if outcome.stopped_because
+            else f"\nthe training failed: seqsweep show {config.name} 0 says why"
         )
-        with Progress(Console(), config.training.objective) as progress:
-            outcome = run_study(config, progress, train_trials=train_alone)
-        if not outcome.exported:
-            say(
-                f"\nstopped ({outcome.stopped_because}); the same command goes on"
-                if outcome.stopped_because
-                else f"\nthe training failed: seqsweep show {config.name} 0 says why"
-            )
-            raise typer.Exit(1)
-        print_leaderboard(config.folder)
-        say_what_is_there(config.folder)
+        raise typer.Exit(1)
+    print_leaderboard(config.folder)
+    say_what_is_there(config.folder)
 
 
 def export(
@@ -311,18 +244,12 @@ def export(
     from seqsweep.sweep.best_model.onnx_file import export_onnx
     from seqsweep.sweep.best_model.recommend_files import check_folder
 
-    with user_errors():
-        check_folder(onnx, "--onnx")
-        difference = export_onnx(_exported(model, runs, "cpu"), onnx)
-        say(
-            f"written to {relative(onnx)}; scores differ from PyTorch's by at most {difference:.1g} of their "
-            "standard deviation"
-        )
-
-
-def _given(format: str | None, columns: str | None, **settings: Any) -> dict[str, Any]:
-    """Settings of data that were given as flags."""
-    return without_none({"format": format, "columns": column_names(columns), **settings})
+    check_folder(onnx, "--onnx")
+    difference = export_onnx(_exported(model, runs, "cpu"), onnx)
+    say(
+        f"written to {relative(onnx)}; scores differ from PyTorch's by at most {difference:.1g} of their "
+        "standard deviation"
+    )
 
 
 def _exported(model: str, runs: Path, device: str | None) -> Exported:

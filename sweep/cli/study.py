@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from seqsweep.sweep.cli.completion import complete_study
-from seqsweep.sweep.cli.console import say, user_errors
+from seqsweep.sweep.cli.console import say
 from seqsweep.sweep.cli.flags import Runs, StudyName, pairs
 from seqsweep.sweep.storage.study_folder import relative, study_folder
 
@@ -34,25 +34,24 @@ def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> No
     from seqsweep.sweep.study.journal import read_holder
     from seqsweep.sweep.study.study import Study
 
-    with user_errors():
-        if address is not None:
-            print_job_status(study, address, None if runs == RUNS else runs)
-            return
-        folder = study_folder(study, runs)
-        with Study.read(folder) as opened:
-            counts, best, total = opened.counts(), opened.best(), opened.num_trials
-            finalist_runs, race = opened.finalist_runs(), opened.race()
-        ended = sum(counts[state] for state in ("complete", "pruned", "failed"))
-        say(f"study {folder.name}: {ended} of {total} trials ended")
-        for state, number in sorted(counts.items()):
-            say(f"  {number} {state}")
-        if finalist_runs:
-            num_finalists = len({run.finalist_of for run in finalist_runs})
-            say(f"finalists: {num_finalists}, {race}")
-        if best is not None:
-            say(f"best: trial {best.trial}, {best.objective:.4f} at epoch {best.best_epoch}")
-        holder = read_holder(folder / JOURNAL_NAME)
-        say(f"driver: {holder}" if holder is not None else "driver: none is running")
+    if address is not None:
+        print_job_status(study, address, None if runs == RUNS else runs)
+        return
+    folder = study_folder(study, runs)
+    with Study.read(folder) as opened:
+        counts, best, total = opened.counts(), opened.best(), opened.num_trials
+        finalist_runs, race = opened.finalist_runs(), opened.race()
+    ended = sum(counts[state] for state in ("complete", "pruned", "failed"))
+    say(f"study {folder.name}: {ended} of {total} trials ended")
+    for state, number in sorted(counts.items()):
+        say(f"  {number} {state}")
+    if finalist_runs:
+        num_finalists = len({run.finalist_of for run in finalist_runs})
+        say(f"finalists: {num_finalists}, {race}")
+    if best is not None:
+        say(f"best: trial {best.trial}, {best.objective:.4f} at epoch {best.best_epoch}")
+    holder = read_holder(folder / JOURNAL_NAME)
+    say(f"driver: {holder}" if holder is not None else "driver: none is running")
 
 
 def show(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
@@ -60,13 +59,12 @@ def show(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
     from seqsweep.sweep.cli.render import trial_view
     from seqsweep.sweep.study.study import Study
 
-    with user_errors():
-        with Study.read(study_folder(study, runs)) as opened:
-            record, epochs = opened.record(trial), opened.epochs_of(trial)
-            attributes = opened.trial(trial).user_attrs
-        console = Console(width=None if sys.stdout.isatty() else 160)
-        for part in trial_view(record, epochs, attributes, console.width):
-            console.print(part, highlight=False, markup=False)
+    with Study.read(study_folder(study, runs)) as opened:
+        record, epochs = opened.record(trial), opened.epochs_of(trial)
+        attributes = opened.trial(trial).user_attrs
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for part in trial_view(record, epochs, attributes, console.width):
+        console.print(part, highlight=False, markup=False)
 
 
 def stop(
@@ -80,11 +78,10 @@ def stop(
     from seqsweep.sweep.study.commands import Command
 
     command = Command(action="stop") if trial is None else Command(action="stop_trial", trials=(trial,))
-    with user_errors():
-        if address is not None:
-            stop_job(study, address, trial, None if runs == RUNS else runs)
-            return
-        _execute(study_folder(study, runs), command)
+    if address is not None:
+        stop_job(study, address, trial, None if runs == RUNS else runs)
+        return
+    _execute(study_folder(study, runs), command)
 
 
 def extend(
@@ -95,10 +92,9 @@ def extend(
     """Give a study more trials, and go on with it if nobody is running it."""
     from seqsweep.sweep.study.commands import Command
 
-    with user_errors():
-        folder = study_folder(study, runs)
-        _execute(folder, Command(action="extend", num_trials=trials))
-        _go_on(folder)
+    folder = study_folder(study, runs)
+    _execute(folder, Command(action="extend", num_trials=trials))
+    _go_on(folder)
 
 
 def retry(
@@ -111,19 +107,17 @@ def retry(
     from seqsweep.sweep.study.commands import Command
     from seqsweep.sweep.study.study import StudyError
 
-    with user_errors():
-        if bool(trials) == failed:
-            raise StudyError("name the trials to try again, or give --failed for all of them")
-        folder = study_folder(study, runs)
-        _execute(folder, Command(action="retry", trials=tuple(trials or ())))
-        _go_on(folder)
+    if bool(trials) == failed:
+        raise StudyError("name the trials to try again, or give --failed for all of them")
+    folder = study_folder(study, runs)
+    _execute(folder, Command(action="retry", trials=tuple(trials or ())))
+    _go_on(folder)
 
 
 def enqueue(study: StudyName, hparams: Points, runs: Runs = RUNS) -> None:
     """Have these hparams tried next, beyond the budget; the sampler adds those not named."""
-    with user_errors():
-        folder = study_folder(study, runs)
-        _enqueue(folder, [_space(folder).point(pairs(hparams, "enqueue"), strict=True)])
+    folder = study_folder(study, runs)
+    _enqueue(folder, [_space(folder).point(pairs(hparams, "enqueue"), strict=True)])
 
 
 def warm_start(
@@ -136,9 +130,8 @@ def warm_start(
     runs: Runs = RUNS,
 ) -> None:
     """Have the best hparams of another study tried next, as far as this study's space moves them."""
-    with user_errors():
-        folder = study_folder(study, runs)
-        _enqueue(folder, _space(folder).points_of(study_folder(other, runs), best))
+    folder = study_folder(study, runs)
+    _enqueue(folder, _space(folder).points_of(study_folder(other, runs), best))
 
 
 def report(
@@ -160,18 +153,17 @@ def report(
     from seqsweep.sweep.errors import ConfigError
     from seqsweep.sweep.study.study import Study
 
-    with user_errors():
-        if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-            raise ConfigError(f"--out must be a file in a folder that is there, got {out}")
-        found = []
-        for folder in [study_folder(study, runs) for study in studies]:
-            with Study.read(folder) as opened:
-                found.append(about(opened, folder))
-        if len(found) == 1:
-            written = write_report(found[0], out)
-        else:
-            written = write_comparison(found, out or Path("comparison.html"))
-        say(f"written: {relative(written)}")
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise ConfigError(f"--out must be a file in a folder that is there, got {out}")
+    found = []
+    for folder in [study_folder(study, runs) for study in studies]:
+        with Study.read(folder) as opened:
+            found.append(about(opened, folder))
+    if len(found) == 1:
+        written = write_report(found[0], out)
+    else:
+        written = write_comparison(found, out or Path("comparison.html"))
+    say(f"written: {relative(written)}")
 
 
 def dashboard(
@@ -183,17 +175,15 @@ def dashboard(
     """The Optuna dashboard of a study, also while it runs. It can change nothing."""
     from seqsweep.sweep.study.dashboard import serve
 
-    with user_errors():
-        serve(study_folder(study, runs), host=host, port=port, say=say)
+    serve(study_folder(study, runs), host=host, port=port, say=say)
 
 
 def reproduce(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
     """Train a trial again from the record of its study, and compare."""
     from seqsweep.sweep.driver.reproduce import reproduce as reproduce_trial
 
-    with user_errors():
-        outcome = reproduce_trial(study_folder(study, runs), trial, say)
-        raise typer.Exit(0 if outcome.is_reproduced else 1)
+    outcome = reproduce_trial(study_folder(study, runs), trial, say)
+    raise typer.Exit(0 if outcome.is_reproduced else 1)
 
 
 COMMANDS = (status, show, stop, extend, retry, enqueue, warm_start, report, dashboard, reproduce)

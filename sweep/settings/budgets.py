@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from seqsweep.results.metric_names import MetricName
 
@@ -22,28 +16,40 @@ class TrainBudget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    patience: PositiveInt = 10  # epochs without a better objective after which training ends
-    objective: MetricName = "ndcg@10"  # of validation; larger is better
-    autocast: bool = True  # bfloat16 on a GPU; a CPU always trains in float32
-    cuda_graphs: bool = False  # see sweep.engine.cuda_graphs; not measured yet, so not the default
-    eval_schedule: EvalSchedule = "sparse"  # when validation is due, beside rungs and the last epoch
+    patience: int = Field(10, ge=1, description="Epochs without a better value after which a trial ends.")
+    objective: MetricName = Field(
+        "ndcg@10",
+        description="Metric to maximise on validation; several by commas make a Pareto front.",
+    )
+    autocast: bool = Field(True, description="Use bfloat16 on a GPU; a CPU always trains in float32.")
+    # See sweep/engine/cuda_graphs.py; not measured yet, so not the default.
+    cuda_graphs: bool = Field(False, description="Run steps as CUDA graphs.")
+    eval_schedule: EvalSchedule = Field(
+        "sparse", description="Which epochs are validated, beside rungs and the last one."
+    )
 
 
 class FinalistConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: int = Field(default=3, ge=0)  # best configurations that are trained again; 0: the best trial wins
-    seeds: int = Field(default=3, ge=1)  # trainings of each
+    count: int = Field(
+        3, ge=0, description="Best trials that are trained again over several seeds; 0: the best trial wins."
+    )
+    seeds: int = Field(3, ge=1, description="Trainings of each finalist.")
 
 
 class BudgetConfig(BaseModel):
-    """Beside `search.trials`. None: no bound."""
+    """What a study may spend beside `search.trials`. None: no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_hours: PositiveFloat | None = None  # of one start: a night, a queue's slot
-    max_device_hours: PositiveFloat | None = None  # of all trials, over all starts
-    max_trial_minutes: PositiveFloat | None = (
-        None  # a trial that trains longer is stopped and counts as pruned
+    max_hours: float | None = Field(None, gt=0, description="Stop this run after so many hours.")
+    max_device_hours: float | None = Field(
+        None, gt=0, description="Stop when all trials together have used so many device hours."
     )
-    max_disk_gb: PositiveFloat | None = None  # of the study's folder, 1e9 bytes each
+    max_trial_minutes: float | None = Field(
+        None, gt=0, description="Stop a trial that trains longer; it counts as pruned."
+    )
+    max_disk_gb: float | None = Field(
+        None, gt=0, description="Stop when the study's folder exceeds this many gigabytes."
+    )

@@ -22,11 +22,21 @@ class ProtocolConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
-    min_eval_interactions: int = Field(default=3, ge=3)  # of leave_one_out: users with fewer only train
-    cuts: tuple[Cut, Cut] | None = None  # of temporal: shares of the interactions, seconds since 1970, dates
-    ranking: str = Field(default="full", pattern=r"^(full|sampled:[1-9][0-9]*)$")
-    seen: Literal["auto", "keep", "remove"] = "auto"
+    split: Literal["leave_one_out", "temporal"] = Field("leave_one_out", description="How to hold out items.")
+    min_eval_interactions: int = Field(
+        3, ge=3, description="Users with fewer interactions only train (leave_one_out)."
+    )
+    cuts: tuple[Cut, Cut] | None = Field(
+        None, description="Two cuts of --split temporal: shares (0.8,0.9), dates, or seconds since 1970."
+    )
+    ranking: str = Field(
+        "full",
+        pattern=r"^(full|sampled:[1-9][0-9]*)$",
+        description="Candidates of each ranking: all items (full), or a sample (sampled:100).",
+    )
+    seen: Literal["auto", "keep", "remove"] = Field(
+        "auto", description="Whether items the user has seen stay candidates."
+    )
 
     @model_validator(mode="before")
     @classmethod

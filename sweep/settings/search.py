@@ -9,10 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from seqsweep.results.metric_names import METRIC_NAMES
 
 PrunerName = Literal["asha", "median", "patient", "none"]
-
-
 SamplerName = Literal["auto", "tpe", "random", "nsga2", "gp", "cmaes"]
-
 
 OBJECTIVE_DIRECTIONS: dict[str, str] = {  # of what may be an objective beside that of training
     **dict.fromkeys(METRIC_NAMES, "maximize"),
@@ -26,15 +23,22 @@ OBJECTIVE_DIRECTIONS: dict[str, str] = {  # of what may be an objective beside t
 class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trials: int = Field(default=20, ge=1)  # in all, queued ones included
-    sampler: SamplerName = "auto"
-    pruner: PrunerName = "asha"  # `auto` is asha with one objective, none with several
-    objectives: tuple[str, ...] = ()  # beside training.objective: the leaderboard then has a Pareto front
-    reduction_factor: int = Field(default=3, ge=2)  # one in so many of the trials at a rung goes on
-    grace_epochs: int | None = Field(default=None, ge=1)  # nothing is pruned before; None: `suggest_grace`
-    grace_factors: dict[str, int] = {}  # by model: so many times the grace_epochs
-    max_epochs: int = Field(default=100, ge=1)  # the most a trial may train
-    max_attempts: int = Field(default=4, ge=1)  # a trial fails when its worker has died so often
+    trials: int = Field(20, ge=1, description="Number of trials in all, queued ones included.")
+    sampler: SamplerName = Field("auto", description="How hyperparameters are proposed.")
+    # The command line's `auto` is asha with one objective, none with several.
+    pruner: PrunerName = Field("asha", description="How trials are stopped early.")
+    objectives: tuple[str, ...] = Field(
+        (), description="Objectives beside training.objective; the leaderboard then has a Pareto front."
+    )
+    reduction_factor: int = Field(
+        3, ge=2, description="One in so many of the trials that reach a rung goes on."
+    )
+    grace_epochs: int | None = Field(
+        None, ge=1, description="Epochs before which nothing is pruned; by the log if left out."
+    )
+    grace_factors: dict[str, int] = Field({}, description="Multiples of grace_epochs by model.")
+    max_epochs: int = Field(100, ge=1, description="Maximum epochs per trial.")
+    max_attempts: int = Field(4, ge=1, description="Attempts before a trial whose worker dies has failed.")
 
     @field_validator("objectives")
     @classmethod

@@ -7,17 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.sweep.errors import ConfigError, describe_validation_error
@@ -34,10 +24,12 @@ Scalar = int | float | str | bool
 class SpaceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: tuple[str, ...] = ("sasrec",)
-    function: str | None = None  # FILE:NAME of a user's own space, instead of the families'
-    fix: dict[str, bool | int | float | str] = {}  # hparams that do not move
-    narrow: dict[str, str] = {}  # hparams that move less: LOW:HIGH, or choices by commas
+    models: tuple[str, ...] = Field(("sasrec",), description="Families to search, by commas, or `all`.")
+    function: str | None = Field(None, description="A space of your own, FILE:NAME.")
+    fix: dict[str, bool | int | float | str] = Field({}, description="Pin a hyperparameter, e.g. loss=ce.")
+    narrow: dict[str, str] = Field(
+        {}, description="Narrow a hyperparameter's range, e.g. dropout=0.1:0.4 or loss=ce,gbce."
+    )
 
     def names(self) -> list[str]:
         from seqsweep.search_spaces import SEARCH_SPACES
@@ -57,14 +49,24 @@ class SpaceConfig(BaseModel):
 class HardwareConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str | None = None  # of a running Ray cluster ("auto": the one on this machine); None starts one
-    # None: 1 for each worker where there are GPUs, else 0; may be a fraction
-    gpus_per_trial: NonNegativeFloat | None = None
-    workers_per_trial: PositiveInt | None = None  # that train one model together; None: one for each GPU
-    # Of each worker. None: 1 without GPUs, else the cores divided among the GPUs
-    cpus_per_trial: PositiveFloat | None = None
-    max_concurrent: PositiveInt | None = None  # None: as many trials as the cluster holds
-    wait_minutes: NonNegativeFloat = 0  # for an autoscaler's first node that can hold a trial
+    address: str | None = Field(
+        None, description="A running Ray cluster, or `auto` for this machine's; one is started if left out."
+    )
+    gpus_per_trial: float | None = Field(
+        None, ge=0, description="GPUs per trial, or a fraction of one; one a worker where there are GPUs."
+    )
+    workers_per_trial: int | None = Field(
+        None, ge=1, description="Processes that train one model together; one a GPU if left out."
+    )
+    cpus_per_trial: float | None = Field(
+        None, gt=0, description="Cores of each worker; 1 without GPUs, else the cores shared among the GPUs."
+    )
+    max_concurrent: int | None = Field(
+        None, ge=1, description="Trials at a time; as many as the cluster holds if left out."
+    )
+    wait_minutes: float = Field(
+        0, ge=0, description="Minutes to wait for an autoscaler's first node that can hold a trial."
+    )
 
     @model_validator(mode="after")
     def _a_gpu_or_less_a_worker(self) -> Self:
@@ -89,11 +91,13 @@ class StudyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = "demo"
-    seed: int = Field(default=0, ge=0)
-    runs: Path = Path("runs")
-    storage: str | None = None  # of an object store, for nodes that share no folder
-    cache: Path = Path(".cache/prepared")
+    name: str = Field("demo", description="Name of the study.")
+    seed: int = Field(0, ge=0, description="Random seed.")
+    runs: Path = Field(Path("runs"), description="Folder of all studies.")
+    storage: str | None = Field(
+        None, description="Object store for a cluster that shares no folder, e.g. s3://bucket/prefix."
+    )
+    cache: Path = Field(Path(".cache/prepared"), description="Folder of prepared logs.")
     data: DataConfig = DataConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     space: SpaceConfig = SpaceConfig()
@@ -102,7 +106,7 @@ class StudyConfig(BaseModel):
     finalists: FinalistConfig = FinalistConfig()
     budget: BudgetConfig = BudgetConfig()
     hardware: HardwareConfig = HardwareConfig()
-    tensorboard: bool = False  # event files beside the study's own tables
+    tensorboard: bool = Field(False, description="Write TensorBoard event files beside the study's tables.")
 
     @field_validator("name")
     @classmethod
