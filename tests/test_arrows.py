@@ -37,7 +37,9 @@ FLOORS = {
         "preparing": 3,
         "formats": 2,
         "views": 2,
-        **dict.fromkeys(("config", "dates", "demo", "history", "ids", "schema", "split", "store"), 1),
+        **dict.fromkeys(
+            ("config", "cuts", "dates", "demo", "errors", "history", "ids", "schema", "split", "store"), 1
+        ),
     },
 }
 ONLY_IN = {

@@ -12,6 +12,7 @@ from rich.text import Text
 from seqsweep.results.schema import EpochRecord, TrialRecord
 from seqsweep.search_spaces import Hparam
 from seqsweep.search_spaces.describe import Row
+from seqsweep.sweep.study.attributes import TrialAttributes
 
 COLUMNS = ("rank", "trial", "state", "model", "residual", "loss")
 SPARE = ("valid.hr@10", "test.hr@10", "epochs", "best_epoch", "loss", "seconds", "rank", "state", "residual")
@@ -112,7 +113,7 @@ def _over_seeds(row: pd.Series[Any], objective: str) -> str | None:
 
 
 def trial_view(
-    record: TrialRecord, epochs: Sequence[EpochRecord], attributes: Mapping[str, Any], width: int
+    record: TrialRecord, epochs: Sequence[EpochRecord], attributes: TrialAttributes, width: int
 ) -> Iterator[Table | str]:
     """One trial: facts and hparams, its epochs, and why it failed."""
     facts = Table("", "", show_header=False, box=None, pad_edge=False)

@@ -53,7 +53,7 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Pa
         },
     )
     try:
-        config = config.as_begun(study.attributes)
+        config = config.as_begun(study.attributes.get("identity"))
         check_same_study(config, study, log)
         write_text(config.folder / "study.toml", config.with_whole_paths().to_toml())
         facts = environment()
@@ -103,7 +103,7 @@ def check_pins(space: Space, fix: Mapping[str, Hparam]) -> None:
 
 
 def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> None:
-    before: dict[str, Any] = study.attributes["identity"]
+    before = study.attributes["identity"]
     before["training"] = {
         **TrainBudget().model_dump(mode="json"),  # settings there were none of when it was begun
         **BEFORE_SCHEDULES,

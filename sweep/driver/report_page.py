@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def about(study: StudyReader, folder: Path) -> StudyFolder:
 
 def _objectives(study: StudyReader) -> dict[str, str]:
     """Column of the leaderboard -> direction; the first is the one that trials are ranked by."""
-    identity: Mapping[str, Any] = study.attributes.get("identity", {})
+    identity = study.attributes.get("identity", {})
     names = [identity.get("training", {}).get("objective", "ndcg@10"), *study.search.objectives]
     return {f"valid.{name}" if name in METRICS else name: OBJECTIVE_DIRECTIONS[name] for name in names}
 

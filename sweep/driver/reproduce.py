@@ -24,6 +24,7 @@ from seqsweep.sweep.environment import environment
 from seqsweep.sweep.errors import UserError
 from seqsweep.sweep.seeds import trial_seed
 from seqsweep.sweep.settings.study_config import StudyConfig
+from seqsweep.sweep.study.attributes import of_trial
 from seqsweep.sweep.study.optuna_study import rungs_of
 from seqsweep.sweep.study.reader import StudyReader
 from seqsweep.sweep.study.trial_records import STATES, Report, reports_in
@@ -64,13 +65,14 @@ class Record:
                 f"trial {trial_number} ({STATES[trial.state]}) has no recorded epoch, so there is nothing to "
                 "compare with: choose one that has"
             )
-        micro_batch_size = trial.user_attrs.get("micro_batch_size")
+        attributes = of_trial(trial)
+        micro_batch_size = attributes.get("micro_batch_size")
         return cls(
             trial_number=trial_number,
-            hparams=trial.user_attrs["hparams"],
+            hparams=attributes["hparams"],
             seed=trial_seed(study.attributes["seed"], trial_number),
             max_epochs=study.search.max_epochs,
-            rungs=rungs_of(study.search, str(trial.user_attrs["hparams"]["model"])),
+            rungs=rungs_of(study.search, str(attributes["hparams"]["model"])),
             fingerprint=study.attributes["fingerprint"],
             reports=tuple(reports),
             micro_batch_size=micro_batch_size,
@@ -145,7 +147,7 @@ def reproduce(folder: Path, trial_number: int, say: Say) -> Reproduction:
     """
     with StudyReader.read(folder) as study:
         record = Record.of(study, folder, trial_number)
-        config = StudyConfig.load(folder / "study.toml").as_begun(study.attributes)
+        config = StudyConfig.load(folder / "study.toml").as_begun(study.attributes.get("identity"))
     device = _device(record.devices[0])
     data = _open(config, record, device, say)
     changes = tuple(_changes(record, device))
@@ -226,8 +228,8 @@ def _num_epochs_before(attributes: Mapping[str, Any], key: str) -> int:
 
 def _recorded_environment(study: StudyReader, trial: FrozenTrial, folder: Path) -> Mapping[str, Any]:
     """Of the trial's last start; else, from before each trial kept its own, of the study's last."""
-    if "environment" in trial.user_attrs:
-        index: int = trial.user_attrs["environment"]
+    if "environment" in (attributes := of_trial(trial)):
+        index = attributes["environment"]
         recorded: Mapping[str, Any] = study.attributes["environments"][index]
         return recorded
     path = folder / "environment.json"

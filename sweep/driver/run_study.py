@@ -51,10 +51,10 @@ def run_study(
     log = open_log(prepared)
     split = config.protocol.open_split(log, view.say)  # before there is a study: it may be refused
     with open_study(config, log, view, warm_start) as study:
-        config = config.as_begun(study.attributes)
+        config = config.as_begun(study.attributes.get("identity"))
         tell_split(config, study, log, split, view)
         if "data" not in study.attributes:
-            study.set_attribute("data", data_facts(log.manifest, prepared))
+            study.set_attributes(data=data_facts(log.manifest, prepared))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = open_data(log, config.protocol, device, split)
         facts = study_facts(config, log, split)
@@ -93,8 +93,8 @@ def open_mirror(config: StudyConfig, view: View) -> Mirror | None:
 def tell_split(config: StudyConfig, study: Study, log: SequenceLog, split: Split, view: View) -> None:
     """Who trains and who is evaluated; counted once, then kept with the study."""
     if "split" not in study.attributes:
-        study.set_attribute("split", {**split.counts, **count_cold_targets(log, split)})
-    counts: dict[str, int] = study.attributes["split"]
+        study.set_attributes(split={**split.counts, **count_cold_targets(log, split)})
+    counts = study.attributes["split"]
     told = [f"{number:,} {name.removeprefix('num_').replace('_', ' ')}" for name, number in counts.items()]
     view.say(f"{config.protocol.describe(log, split)}: {', '.join(told)}")
 
@@ -114,6 +114,6 @@ def reference_rows(config: StudyConfig, study: Study, data: TrialData, view: Vie
     if "baselines" not in study.attributes:
         view.say("scoring the baselines")
         scored = score_baselines(data, config.protocol, config.training.objective)
-        study.set_attribute("baselines", [asdict(record) for record in scored])
+        study.set_attributes(baselines=[asdict(record) for record in scored])
     baselines = [TrialRecord(**row) for row in study.attributes["baselines"]]
     return baselines + ceiling_records(data.log.manifest, config.protocol, config.training.objective)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
@@ -25,6 +25,7 @@ from seqsweep.sweep.engine.hparams import pins_by_family
 from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.protocol import ProtocolConfig
 from seqsweep.sweep.settings.study_config import ALL, SpaceConfig
+from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.finalists import ranked
 from seqsweep.sweep.study.study import Study, StudyError
 
@@ -96,7 +97,7 @@ class StudySpace:
         self.names = names
 
     @classmethod
-    def of(cls, attributes: Mapping[str, Any]) -> Self:
+    def of(cls, attributes: StudyAttributes) -> Self:
         """That of a study, from its attributes."""
         config = SpaceConfig(**attributes.get("space", attributes["identity"]["space"]))
         return cls(config, attributes.get("families", config.names()))
@@ -133,5 +134,5 @@ def space_source(config: SpaceConfig) -> str | None:
     return None if config.function is None else load_space(config.function).source_sha256
 
 
-def study_space(attributes: Mapping[str, Any]) -> Space:
+def study_space(attributes: StudyAttributes) -> Space:
     return StudySpace.of(attributes).build()

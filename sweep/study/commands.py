@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.errors import UserError
+from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.journal import StudyLockedError
 from seqsweep.sweep.study.sampling import Space
 from seqsweep.sweep.study.study import Study, StudyError
@@ -28,7 +29,7 @@ SECONDS_BETWEEN = 0.5  # between two looks of the driver
 POLL_S = 0.2
 TIMEOUT_S = 30.0
 
-MakeSpace = Callable[[Mapping[str, Any]], Space]
+MakeSpace = Callable[[StudyAttributes], Space]
 
 
 class Command(BaseModel):
@@ -86,8 +87,8 @@ def execute(folder: Path, command: Command, make_space: MakeSpace | None = None)
                     break
             except StudyLockedError:
                 posted = posted or post(folder, command)
-            if command.attribute in reader.attributes:
-                answer = reader.attributes[command.attribute]
+            if (there := reader.answer_to(command.attribute)) is not None:
+                answer = there
                 break
             time.sleep(POLL_S)
         else:
@@ -115,15 +116,14 @@ def post(folder: Path, command: Command) -> Path:
 
 def do_once(study: Study, command: Command, *, by_driver: bool = True) -> dict[str, Any]:
     """The answer: {"done": .., "text": ..}."""
-    if command.attribute in study.attributes:
-        answer: dict[str, Any] = study.attributes[command.attribute]
-        return answer
+    if (there := study.answer_to(command.attribute)) is not None:
+        return there
     with study.transaction():
         try:
             answer = {"done": True, "text": _do(study, command, by_driver)}
         except StudyError as error:  # raised before anything was changed
             answer = {"done": False, "text": str(error)}
-        study.set_attribute(command.attribute, answer)
+        study.answer(command.attribute, answer)
     return answer
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -14,6 +13,7 @@ from optuna.study import StudyDirection
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.settings.search import SearchConfig
+from seqsweep.sweep.study.attributes import StudyAttributes, of_study, record_of_study
 from seqsweep.sweep.study.pruning import RungTable
 from seqsweep.sweep.study.sampling import Space, check_point
 
@@ -53,7 +53,7 @@ def find_study(storage: JournalStorage) -> optuna.Study | None:
 def create_study(
     storage: JournalStorage,
     name: str,
-    attributes: Mapping[str, Any],
+    attributes: StudyAttributes,
     points: Sequence[dict[str, Hparam]],
     directions: Sequence[str] = ("maximize",),
 ) -> optuna.Study:
@@ -62,8 +62,7 @@ def create_study(
         study_name=name,
         directions=[StudyDirection[direction.upper()] for direction in directions],
     )
-    for key, value in attributes.items():
-        study.set_user_attr(key, value)
+    record_of_study(study, **attributes)
     for point in points:
         study.enqueue_trial(point)
     return study
@@ -73,7 +72,7 @@ def check_same_search(
     study: optuna.Study, folder: Path, *, name: str, seed: int, search: SearchConfig
 ) -> None:
     """Raises StudyError if the study was begun with another name, seed or settings."""
-    attributes = study.user_attrs
+    attributes = of_study(study)
     begun = SearchConfig(**attributes["search"])
     there = {"name": study.study_name, "seed": attributes["seed"], **begun.model_dump()}
     asked = {"name": name, "seed": seed, **search.model_dump(exclude=set(MAY_CHANGE))}

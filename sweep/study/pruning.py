@@ -17,8 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.search import PrunerName
-
-FINALIST_OF = "finalist_of"  # user attribute of a trial that trains another's hparams again
+from seqsweep.sweep.study.attributes import of_trial
 
 
 class RungTable:
@@ -144,7 +143,7 @@ class StudyView:
 
 def of_search(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Without the trainings of finalists, which say the same hparams again."""
-    return [trial for trial in trials if FINALIST_OF not in trial.user_attrs]
+    return [trial for trial in trials if "finalist_of" not in of_trial(trial)]
 
 
 def family_view(study: optuna.Study, family: str) -> optuna.Study:
@@ -152,6 +151,6 @@ def family_view(study: optuna.Study, family: str) -> optuna.Study:
 
     def trials() -> list[FrozenTrial]:
         found = of_search(study.get_trials(deepcopy=False))
-        return [trial for trial in found if trial.user_attrs.get("family") == family]
+        return [trial for trial in found if of_trial(trial).get("family") == family]
 
     return StudyView(study, trials).as_study()

@@ -15,13 +15,11 @@ from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.settings.budgets import FinalistConfig
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
+from seqsweep.sweep.study.attributes import StudyAttributes, of_study, of_trial
 from seqsweep.sweep.study.finalists import FinalistRun, Race, ranked
 from seqsweep.sweep.study.journal import Journal
 from seqsweep.sweep.study.optuna_study import find_study
-from seqsweep.sweep.study.pruning import FINALIST_OF
 from seqsweep.sweep.study.trial_records import STATES, epoch_records, trial_record
-
-FINALISTS = "finalists"  # attribute of a study: its FinalistConfig
 
 
 class StudyReader:
@@ -42,7 +40,7 @@ class StudyReader:
     def read(folder: Path) -> StudyReader:
         """The study as it is and as it becomes. Takes no lock: another process may be writing it."""
         journal, found = open_journal(folder, read_only=True)
-        return StudyReader(journal, found, SearchConfig(**found.user_attrs["search"]))
+        return StudyReader(journal, found, SearchConfig(**of_study(found)["search"]))
 
     def close(self) -> None:
         self._journal.close()
@@ -50,11 +48,15 @@ class StudyReader:
     @property
     def num_trials(self) -> int:
         """The budget: what was set, and what was asked for since. Finalists' trainings do not count."""
-        return self.search.trials + int(self.attributes.get("extra_trials", 0))
+        return self.search.trials + self.attributes.get("extra_trials", 0)
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        return self._study.user_attrs
+    def attributes(self) -> StudyAttributes:
+        return of_study(self._study)
+
+    def answer_to(self, key: str) -> dict[str, Any] | None:
+        """What became of a command; None while it waits."""
+        return self._study.user_attrs.get(key)
 
     def counts(self) -> Counter[State]:
         """Of the search's trials."""
@@ -82,11 +84,9 @@ class StudyReader:
 
     def finalist_runs(self) -> list[FinalistRun]:
         return [
-            FinalistRun(
-                trial.user_attrs["finalist_of"], trial.user_attrs["seed_index"], self._records_of(trial)[0]
-            )
+            FinalistRun(kept["finalist_of"], kept["seed_index"], self._records_of(trial)[0])
             for trial in self._trials()
-            if is_finalist(trial)
+            if "finalist_of" in (kept := of_trial(trial))
         ]
 
     @property
@@ -98,12 +98,12 @@ class StudyReader:
 
     def race(self) -> Race:
         """Return the finalists' race as it stands; studies of older versions have no finalists to choose."""
-        config = FinalistConfig(**self.attributes.get(FINALISTS, {"count": 0}))
+        config = FinalistConfig(**self.attributes.get("finalists", {"count": 0}))
         return Race(self.records(), self.finalist_runs(), config)
 
     def finalist_of(self, trial_number: int) -> int | None:
         """Whose hparams a finalist's training has; None for a trial of the search."""
-        return self.trial(trial_number).user_attrs.get("finalist_of")
+        return of_trial(self.trial(trial_number)).get("finalist_of")
 
     def epoch_records(self) -> list[EpochRecord]:
         """Of all trials, finalists too."""
@@ -149,4 +149,4 @@ def open_journal(folder: Path, *, read_only: bool = False) -> tuple[Journal, opt
 
 
 def is_finalist(trial: FrozenTrial) -> bool:
-    return FINALIST_OF in trial.user_attrs
+    return "finalist_of" in of_trial(trial)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, Unpack
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -25,6 +25,14 @@ from seqsweep.sweep.seeds import derive_seed, trial_seed
 from seqsweep.sweep.settings.budgets import FinalistConfig
 from seqsweep.sweep.settings.search import OBJECTIVE_DIRECTIONS, SearchConfig
 from seqsweep.sweep.storage.study_folder import FETCHED, JOURNAL_NAME
+from seqsweep.sweep.study.attributes import (
+    StudyAttributes,
+    TrialAttributes,
+    of_study,
+    of_trial,
+    record_of_study,
+    record_of_trial,
+)
 from seqsweep.sweep.study.journal import Journal
 from seqsweep.sweep.study.optuna_study import (
     USUAL_BATCH_SIZE,
@@ -34,8 +42,8 @@ from seqsweep.sweep.study.optuna_study import (
     find_study,
     rung_table,
 )
-from seqsweep.sweep.study.pruning import FINALIST_OF, family_view, make_pruner
-from seqsweep.sweep.study.reader import FINALISTS, StudyReader, is_finalist, open_journal
+from seqsweep.sweep.study.pruning import family_view, make_pruner
+from seqsweep.sweep.study.reader import StudyReader, is_finalist, open_journal
 from seqsweep.sweep.study.sampling import Outlook, Space, make_sampler, sample_hparams
 from seqsweep.sweep.study.trial_records import STATES, epoch_attribute, objective_values, reports_in
 from seqsweep.sweep.study.trial_request import LiveTrial, TrialRequest
@@ -55,7 +63,7 @@ class Study(StudyReader):
         self.device_seconds = 0.0  # of all trials until now
         self.num_turns = 0  # grows when a trial is started and when one has ended
         self._space = space
-        self._seed: int = study.user_attrs["seed"]
+        self._seed = of_study(study)["seed"]
         self._environment: int | None = None
         self._live: dict[int, LiveTrial] = {}
         self._waiting: deque[int] = deque()  # started before, run by nobody now
@@ -74,7 +82,7 @@ class Study(StudyReader):
             if trial.state.is_finished():
                 self._outlook.enter(trial.number, _value(trial.state, trial.values))
             if reports:
-                self._rungs.add_all(trial.user_attrs["family"], _objectives(reports))
+                self._rungs.add_all(of_trial(trial)["family"], _objectives(reports))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Study is never pickled: it lives in the driver, the journal's only writer")
@@ -90,7 +98,7 @@ class Study(StudyReader):
         space: Space,
         finalists: FinalistConfig | None = None,
         enqueue: Sequence[Mapping[str, Hparam]] = (),
-        attributes: Mapping[str, Any] | None = None,
+        attributes: StudyAttributes | None = None,
     ) -> Self:
         """Make the study in `folder`, or go on with the one that is there.
 
@@ -108,23 +116,28 @@ class Study(StudyReader):
             found = find_study(storage)
             if found is None:
                 points = [checked_point(space, point) for point in enqueue]
-                settings = {**(attributes or {}), "seed": seed, "search": search.model_dump(mode="json")}
+                settings: StudyAttributes = {
+                    **(attributes or {}),
+                    "seed": seed,
+                    "search": search.model_dump(mode="json"),
+                }
                 directions = ["maximize", *(OBJECTIVE_DIRECTIONS[name] for name in search.objectives)]
                 with journal.transaction():
                     found = create_study(storage, name, settings, points, directions)
             check_same_search(found, folder, name=name, seed=seed, search=search)
             (folder / FETCHED).unlink(missing_ok=True)  # no mere copy from now on
-            if found.user_attrs["search"] != search.model_dump(mode="json"):
-                found.set_user_attr("search", search.model_dump(mode="json"))
-            if finalists is not None and found.user_attrs.get(FINALISTS) != finalists.model_dump():
-                found.set_user_attr(FINALISTS, finalists.model_dump())
+            begun = of_study(found)
+            if begun["search"] != search.model_dump(mode="json"):
+                record_of_study(found, search=search.model_dump(mode="json"))
+            if finalists is not None and begun.get("finalists") != finalists.model_dump():
+                record_of_study(found, finalists=finalists.model_dump())
             return cls(journal, found, space, search)
         except BaseException:
             journal.close()
             raise
 
     @classmethod
-    def reopen(cls, folder: Path, make_space: Callable[[Mapping[str, Any]], Space] | None = None) -> Self:
+    def reopen(cls, folder: Path, make_space: Callable[[StudyAttributes], Space] | None = None) -> Self:
         """The study in `folder` with the settings it has, to change it. `make_space` gets its attributes.
 
         Raises StudyLockedError and StudyError.
@@ -132,7 +145,7 @@ class Study(StudyReader):
         journal, found = open_journal(folder)
         try:
             (folder / FETCHED).unlink(missing_ok=True)
-            attributes = found.user_attrs
+            attributes = of_study(found)
             space = make_space(attributes) if make_space is not None else _no_space
             return cls(journal, found, space, SearchConfig(**attributes["search"]))
         except BaseException:
@@ -167,15 +180,19 @@ class Study(StudyReader):
         """Grows with all that is recorded."""
         return self._journal.num_commits
 
-    def set_attribute(self, key: str, value: Any) -> None:
-        self._study.set_user_attr(key, value)
+    def set_attributes(self, **attributes: Unpack[StudyAttributes]) -> None:
+        record_of_study(self._study, **attributes)
+
+    def answer(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Record what became of a command."""
+        self._study.set_user_attr(key, dict(answer))
 
     def record_environment(self, facts: Mapping[str, Any]) -> None:
         """What trials that start from now on are run with: versions, commit, machine."""
         known = self.attributes.get("environments", [])
         if dict(facts) not in known:
             known = [*known, dict(facts)]
-            self.set_attribute("environments", known)
+            self.set_attributes(environments=known)
         self._environment = known.index(dict(facts))
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -230,14 +247,12 @@ class Study(StudyReader):
             self.on_report(live, report)
         return should_prune
 
-    def complete(self, trial_number: int, summary: Mapping[str, Any] | None = None) -> None:
+    def complete(self, trial_number: int) -> None:
         live = self._live[trial_number]
         if not live.objectives:
             self.failed(trial_number, "error", "the trial ended without reporting an epoch", "")
             return
         with self._journal.transaction():
-            if summary:
-                live.trial.set_user_attr("summary", dict(summary))
             values = objective_values(reports_in(live.trial.user_attrs), self.search.objectives)
             self._settle(live.trial, TrialState.COMPLETE, values)
 
@@ -245,7 +260,7 @@ class Study(StudyReader):
         """Stop a trial, not for its values: `stopped_by_user`, `time_limit`."""
         trial = self._live[trial_number].trial
         with self._journal.transaction():
-            trial.set_user_attr("stopped_because", reason)
+            record_of_trial(trial, stopped_because=reason)
             self._settle(trial, TrialState.PRUNED)
 
     def failed(self, trial_number: int, error_class: str, message: str, traceback: str) -> None:
@@ -254,22 +269,23 @@ class Study(StudyReader):
     def out_of_memory(self, trial_number: int, message: str, traceback: str) -> None:
         """Once, the trial goes on from its checkpoint with half the micro-batch; then it has failed."""
         trial = self._live[trial_number].trial
-        batch_size = int(trial.user_attrs["hparams"].get("batch_size", USUAL_BATCH_SIZE))
-        if "micro_batch_size" in trial.user_attrs or batch_size == 1:
+        attributes = of_trial(trial)
+        batch_size = int(attributes["hparams"].get("batch_size", USUAL_BATCH_SIZE))
+        if "micro_batch_size" in attributes or batch_size == 1:
             self.failed(trial_number, "out_of_memory", message, traceback)
             return
-        trial.set_user_attr("micro_batch_size", batch_size // 2)
+        record_of_trial(trial, micro_batch_size=batch_size // 2)
         self.release(trial_number)
 
     def interrupted(self, trial_number: int, reason: str, *, counted: bool = True) -> None:
         """The worker died. The trial is handed out again, unless that happened too often."""
         trial = self._live[trial_number].trial
-        reasons = [*trial.user_attrs.get("interruptions", []), *([reason] if counted else [])]
+        reasons = [*of_trial(trial).get("interruptions", []), *([reason] if counted else [])]
         if len(reasons) >= self.search.max_attempts:
             message = f"its worker died {len(reasons)} times (max_attempts={self.search.max_attempts})"
             self.failed(trial_number, "interrupted", message, reason)
             return
-        trial.set_user_attr("interruptions", reasons)
+        record_of_trial(trial, interruptions=reasons)
         self.release(trial_number)
 
     def release(self, trial_number: int) -> None:
@@ -295,10 +311,10 @@ class Study(StudyReader):
 
     def extend(self, num_trials: int) -> None:
         """So many trials more than the budget had."""
-        extra = int(self.attributes.get("extra_trials", 0)) + num_trials
+        extra = self.attributes.get("extra_trials", 0) + num_trials
         if self.search.trials + extra < 1:
             raise StudyError(f"the budget must keep a trial, got {self.search.trials} {num_trials:+d}")
-        self.set_attribute("extra_trials", extra)
+        self.set_attributes(extra_trials=extra)
 
     def retry(self, *trial_numbers: int) -> list[int]:
         """Queue the same hparams again, under new numbers, which are returned. Without numbers: all failed.
@@ -306,7 +322,7 @@ class Study(StudyReader):
         One that was queued again already is left out. Raises StudyError for a trial that has not failed.
         """
         trials = self._trials()
-        retried = {trial.user_attrs.get("retry_of") for trial in trials}
+        retried = {of_trial(trial).get("retry_of") for trial in trials}
         numbers = trial_numbers or tuple(
             t.number for t in trials if t.state == TrialState.FAIL and not is_finalist(t)
         )
@@ -315,7 +331,7 @@ class Study(StudyReader):
             if state != "failed":
                 raise StudyError(f"only failed trials can be tried again, trial {number} is {state}")
         chosen = [
-            number for number in numbers if number not in retried and "hparams" in trials[number].user_attrs
+            number for number in numbers if number not in retried and "hparams" in of_trial(trials[number])
         ]
         with self._journal.transaction():
             if chosen:
@@ -370,15 +386,14 @@ class Study(StudyReader):
             trial = self._study.ask()
             assert trial.number == number
             self._num_started += 1
-            if "hparams" not in trial.user_attrs:  # a trial that is tried again has them
+            if "hparams" not in of_trial(trial):  # a trial that is tried again has them
                 try:
                     hparams = sample_hparams(self._space, trial)
                 # The space is the user's code: whatever it raises fails this trial, not the driver.
                 except Exception as error:
                     self._fail(trial, "error", f"{type(error).__name__}: {error}", traceback.format_exc())
                     return None
-                trial.set_user_attr("hparams", hparams)
-                trial.set_user_attr("family", str(hparams["model"]))
+                record_of_trial(trial, hparams=hparams, family=str(hparams["model"]))
             return self._hand_out(trial)
 
     def _latest_and_best(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial] | None:
@@ -395,16 +410,17 @@ class Study(StudyReader):
             )
             return self._hand_out_again(number)
 
-    def _copy(self, trial: FrozenTrial, state: TrialState, **attributes: Any) -> int:
+    def _copy(self, trial: FrozenTrial, state: TrialState, **own: Unpack[TrialAttributes]) -> int:
         """A new trial with the same hparams; its number."""
         number = len(self._trials())
-        kept = {key: trial.user_attrs[key] for key in ("hparams", "family")}
+        kept = of_trial(trial)
+        attributes: TrialAttributes = {"hparams": kept["hparams"], "family": kept["family"], **own}
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=state,
                 params=trial.params,
                 distributions=trial.distributions,
-                user_attrs={**kept, **attributes},
+                user_attrs={**attributes},
             )
         )
         return number
@@ -416,13 +432,13 @@ class Study(StudyReader):
 
     def _hand_out(self, trial: optuna.Trial) -> TrialRequest:
         self.num_turns += 1
-        attributes = trial.user_attrs
+        attributes = of_trial(trial)
         attempt = attributes.get("attempts", 0) + 1
         with self._journal.transaction():
-            trial.set_user_attr("attempts", attempt)
+            record_of_trial(trial, attempts=attempt)
             if self._environment is not None:
-                trial.set_user_attr("environment", self._environment)
-        reports = reports_in(attributes)
+                record_of_trial(trial, environment=self._environment)
+        reports = reports_in(trial.user_attrs)
         live = LiveTrial(
             trial,
             attributes["hparams"],
@@ -456,13 +472,13 @@ class Study(StudyReader):
         return pruner.prune(family_view(self._study, live.family), self._trials()[live.number])
 
     def _fail(self, trial: optuna.Trial, error_class: str, message: str, traceback: str) -> None:
-        error = {"class": error_class, "message": message, "traceback": traceback[-MAX_TRACEBACK_CHARS:]}
+        shown = traceback[-MAX_TRACEBACK_CHARS:]
         with self._journal.transaction():
-            trial.set_user_attr("error", error)
+            record_of_trial(trial, error={"class": error_class, "message": message, "traceback": shown})
             self._settle(trial, TrialState.FAIL)
         if error_class == "error" and not self._any_other_end:
             ended = [trial for trial in self._trials() if trial.state.is_finished()]
-            classes = {trial.user_attrs.get("error", {}).get("class") for trial in ended}
+            classes = {error["class"] if (error := of_trial(t).get("error")) else None for t in ended}
             self._any_other_end = classes != {"error"}
             if not self._any_other_end and len(ended) >= NUM_FIRST_ERRORS:
                 self.stop(f"all of the first {len(ended)} trials failed, the last with: {message}")
@@ -470,7 +486,7 @@ class Study(StudyReader):
     def _settle(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         self.num_turns += 1
         self._study.tell(trial, values, state=state)
-        if FINALIST_OF not in trial.user_attrs:
+        if "finalist_of" not in of_trial(trial):
             self._outlook.enter(trial.number, _value(state, values))
         self._live.pop(trial.number, None)
 

@@ -15,6 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from seqsweep.results.schema import EpochRecord, State, TrialRecord
+from seqsweep.sweep.study.attributes import ErrorRecord, of_trial
 
 Report = Mapping[str, Any]
 
@@ -64,11 +65,12 @@ def objective_values(reports: Sequence[Report], more: Sequence[str]) -> list[flo
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
-    attributes = trial.user_attrs
-    hparams = attributes.get("hparams", trial.system_attrs.get("fixed_params", {}))  # the latter while queued
-    reports = reports_in(attributes)
+    attributes = of_trial(trial)
+    queued: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    hparams: Mapping[str, Any] = attributes.get("hparams", queued)
+    reports = reports_in(trial.user_attrs)
     best = best_report(reports)
-    last = {**(reports[-1] if reports else {}), **attributes.get("summary", {})}
+    last = reports[-1] if reports else {}
     return TrialRecord(
         trial=trial.number,
         state=STATES[trial.state],
@@ -128,7 +130,7 @@ def _sum(reports: Iterable[Report], key: str) -> float | None:
     return float(sum(values)) if values else None
 
 
-def _error(error: Mapping[str, str] | None) -> str | None:
+def _error(error: ErrorRecord | None) -> str | None:
     if error is None:
         return None
     first_line, _, _ = error["message"].partition("\n")

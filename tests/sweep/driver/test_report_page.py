@@ -13,6 +13,7 @@ from seqsweep.sweep.cli.app import app
 from seqsweep.sweep.driver.publish import Publisher
 from seqsweep.sweep.driver.report_page import ReportWriter, about, data_facts
 from seqsweep.sweep.settings.search import SearchConfig
+from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.study import Study
 from tests.reports import FACTS
 
@@ -22,7 +23,7 @@ def space(trial: optuna.Trial) -> dict[str, Hparam]:
 
 
 def open_study(folder: Path, search: SearchConfig | None = None) -> Study:
-    attributes = {"families": ["sasrec"], "identity": {"training": {"objective": "hr@10"}}}
+    attributes: StudyAttributes = {"families": ["sasrec"], "identity": {"training": {"objective": "hr@10"}}}
     return Study.open(
         folder, name=folder.name, seed=0, search=search or SearchConfig(), space=space, attributes=attributes
     )

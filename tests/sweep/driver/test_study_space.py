@@ -4,6 +4,7 @@ from seqsweep.search_spaces.compose import draws
 from seqsweep.sweep.driver.study_space import StudySpace, build_space, fitted_space
 from seqsweep.sweep.settings.protocol import ProtocolConfig
 from seqsweep.sweep.settings.study_config import SpaceConfig
+from seqsweep.sweep.study.attributes import StudyAttributes
 from tests.logs import random_log
 
 NAMES = ["sasrec", "gru4rec"]
@@ -24,6 +25,6 @@ def test_a_study_keeps_the_space_as_it_was_fitted() -> None:
     """Commands that know the study alone, `enqueue` say, take it from there; older studies have none."""
     fitted = SpaceConfig(fix={"exclude_seen": False})
     identity = {"space": SpaceConfig().model_dump(mode="json")}
-    attributes = {"identity": identity, "families": NAMES}
+    attributes: StudyAttributes = {"identity": identity, "families": NAMES}
     assert StudySpace.of(attributes).config == SpaceConfig()
     assert StudySpace.of({**attributes, "space": fitted.model_dump(mode="json")}).config == fitted

@@ -16,6 +16,7 @@ from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.budgets import EvalSchedule
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.settings.study_config import StudyConfig
+from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.optuna_study import rungs_of
 from seqsweep.sweep.study.study import Study
 from tests.logs import random_log
@@ -60,7 +61,7 @@ def old(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_study_from_before_schedules_goes_on_with_every_epoch() -> None:
     config = StudyConfig()
-    begun, begun_before = {"identity": identity(config)}, {"identity": old(identity(config))}
+    begun, begun_before = identity(config), old(identity(config))
     assert config.as_begun(begun).training.eval_schedule == "sparse"
     gone_on = config.as_begun(begun_before)
     assert gone_on.training.eval_schedule == "every"
@@ -73,7 +74,7 @@ def no_space(_trial: optuna.Trial) -> dict[str, Hparam]:
 
 
 def study_with(folder: Path, log: SequenceLog, known: dict[str, Any]) -> Study:
-    attributes = {"fingerprint": log.manifest.fingerprint, "identity": known}
+    attributes: StudyAttributes = {"fingerprint": log.manifest.fingerprint, "identity": known}
     return Study.open(folder, name="a", seed=0, search=SearchConfig(), space=no_space, attributes=attributes)
 
 
@@ -81,11 +82,11 @@ def test_the_schedule_of_a_study_does_not_change(tmp_path: Path) -> None:
     log, config = random_log(), StudyConfig()
     every, sparse = (StudyConfig.build({"training": {"eval_schedule": s}}) for s in ("every", "sparse"))
     with study_with(tmp_path / "old", log, old(identity(config))) as study:
-        check_same_study(config.as_begun(study.attributes), study, log)
-        check_same_study(every.as_begun(study.attributes), study, log)
+        check_same_study(config.as_begun(study.attributes["identity"]), study, log)
+        check_same_study(every.as_begun(study.attributes["identity"]), study, log)
         with pytest.raises(ConfigError, match=r'begun with training = .*"eval_schedule": "every"'):
-            check_same_study(sparse.as_begun(study.attributes), study, log)
+            check_same_study(sparse.as_begun(study.attributes["identity"]), study, log)
     with study_with(tmp_path / "new", log, identity(config)) as study:
-        check_same_study(config.as_begun(study.attributes), study, log)
+        check_same_study(config.as_begun(study.attributes["identity"]), study, log)
         with pytest.raises(ConfigError, match=r'begun with training = .*"eval_schedule": "sparse"'):
-            check_same_study(every.as_begun(study.attributes), study, log)
+            check_same_study(every.as_begun(study.attributes["identity"]), study, log)

@@ -186,9 +186,9 @@ def test_a_study_can_not_be_pickled(study: Study) -> None:
 
 def test_attributes_are_kept(tmp_path: Path) -> None:
     with open_study(tmp_path, attributes={"fingerprint": "f"}) as study:
-        study.set_attribute("baselines", [1, 2])
+        study.set_attributes(baselines=[{"trial": 1}])
     with open_study(tmp_path, attributes={"fingerprint": "g"}) as study:
-        assert study.attributes["fingerprint"] == "f" and study.attributes["baselines"] == [1, 2]
+        assert study.attributes["fingerprint"] == "f" and study.attributes["baselines"] == [{"trial": 1}]
 
 
 # Going on after the driver was killed. Closing and opening again is the same: nothing is written in between.
