@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ray import cloudpickle
 from ray._private.state import actors
@@ -12,20 +11,9 @@ from ray.tune.experiment import Trial
 
 from seqsweep.sweep.errors import CANNOT_WRITE
 from seqsweep.sweep.storage.bucket import StorageError
+from seqsweep.sweep.study.failure import Failure
 
 _ANSI_COLOR = re.compile(r"\x1b\[\d+m")
-
-
-@dataclass(frozen=True)
-class Failure:
-    error_class: str  # interrupted, node_lost, diverged, out_of_memory, cannot_write, error
-    message: str
-    traceback: str
-
-    @property
-    def is_interruption(self) -> bool:
-        """Not the trial's doing: it may go on elsewhere."""
-        return self.error_class in ("interrupted", "node_lost")
 
 
 def read_failure(trial: Trial) -> Failure:

@@ -89,21 +89,8 @@ class Experiment:
 
     def settle_failed(self, trial: Trial) -> None:
         trial_number = self.take(trial.trial_id)
-        if trial_number is None:
-            return
-        failure = read_failure(trial)
-        if failure.error_class == "cannot_write":
-            self.study.release(trial_number)
-            self.study.stop(f"trial {trial_number} could not be saved: {failure.message}")
-        elif failure.error_class == "out_of_memory":
-            self.study.out_of_memory(trial_number, failure.message, failure.traceback)
-        elif not failure.is_interruption:
-            self.study.failed(trial_number, failure.error_class, failure.message, failure.traceback)
-        elif self.is_stopping:
-            self.study.release(trial_number)
-        else:
-            counted = failure.error_class != "node_lost"
-            self.study.interrupted(trial_number, failure.message, counted=counted)
+        if trial_number is not None:
+            self.study.settle(trial_number, read_failure(trial), is_stopping=self.is_stopping)
 
     @contextmanager
     def guard(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from seqsweep.sweep.storage.bucket import BucketPath, StorageError
+from seqsweep.sweep.storage.bucket import BucketPath, StorageError, StudyPath
 from seqsweep.sweep.storage.study_folder import FETCHED
 from seqsweep.sweep.study.study import JOURNAL_NAME, Study
 
@@ -28,9 +28,11 @@ class OtherDriverError(StorageError):
 
 
 class Mirror:
-    def __init__(self, folder: Path, bucket: BucketPath, say: Callable[[str], None]) -> None:
+    """Does nothing where the trials' files lie in a folder: then the study's own lie there too."""
+
+    def __init__(self, folder: Path, trial_files: StudyPath, say: Callable[[str], None]) -> None:
         self._folder = folder
-        self._bucket = bucket
+        self._bucket = trial_files if isinstance(trial_files, BucketPath) else None
         self._say = say
         self._size = 0  # of the journal as it was copied last
         self._copied: dict[Path, float] = {}  # other files: when they were changed
@@ -42,6 +44,8 @@ class Mirror:
 
         Raises StorageError if the journals here and there are of two histories.
         """
+        if self._bucket is None:
+            return
         there = self._bucket / JOURNAL_NAME
         try:
             copy = there.read_bytes()
@@ -81,6 +85,8 @@ class Mirror:
 
     def copy(self) -> None:
         """Raises StorageError."""
+        if self._bucket is None:
+            return
         there = self._bucket / JOURNAL_NAME
         size = there.size() or 0
         if size != self._size and not self._is_ours(there):

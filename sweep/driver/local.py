@@ -11,16 +11,13 @@ from seqsweep.results.schema import Hparam
 from seqsweep.sweep.cluster.failures import classify
 from seqsweep.sweep.cluster.mailbox import Report
 from seqsweep.sweep.cluster.trial import TrialContext, hold, train_request
-from seqsweep.sweep.driver.bucket_mirror import Mirror
-from seqsweep.sweep.driver.publish import Publisher
 from seqsweep.sweep.driver.searching import event_files, stop_on_signals
-from seqsweep.sweep.driver.view import View
+from seqsweep.sweep.driver.session import Session
 from seqsweep.sweep.engine.hparams import known_keys, pins_by_family, typed_configs
-from seqsweep.sweep.engine.opened_log import TrialData
 from seqsweep.sweep.engine.workers import ALONE
 from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.search import SearchConfig
-from seqsweep.sweep.settings.study_config import SpaceConfig, StudyConfig
+from seqsweep.sweep.settings.study_config import SpaceConfig
 from seqsweep.sweep.study.commands import Inbox
 from seqsweep.sweep.study.optuna_study import rungs_of
 from seqsweep.sweep.study.study import Study
@@ -62,15 +59,9 @@ class _Stopped(Exception):
     """The trial is to train no further."""
 
 
-def train_alone(
-    config: StudyConfig,
-    study: Study,
-    data: TrialData,
-    publisher: Publisher,
-    mirror: Mirror | None,
-    view: View,
-) -> None:
+def train_alone(session: Session) -> None:
     """As `driver.search`. A stopped trial stays RUNNING in the journal, and goes on from its checkpoint."""
+    config, study, data = session.config, session.study, session.data
     device = data.sequences.device
     hold(data, config.protocol)
     context = TrialContext(
@@ -85,31 +76,24 @@ def train_alone(
         rungs={name: rungs_of(study.search, name) for name in MODELS},
     )
     inbox = Inbox(config.folder)
-    with event_files(config, study), stop_on_signals(study, view):
+    with event_files(config, study), stop_on_signals(study, session.view):
         while (request := study.ask()) is not None:
-            _train(request, context, study, _reporter(request, config, study, publisher, inbox, mirror, view))
+            _train(request, context, study, _reporter(request, session, inbox))
 
 
-def _reporter(
-    request: TrialRequest,
-    config: StudyConfig,
-    study: Study,
-    publisher: Publisher,
-    inbox: Inbox,
-    mirror: Mirror | None,
-    view: View,
-) -> Callable[[Report], None]:
+def _reporter(request: TrialRequest, session: Session, inbox: Inbox) -> Callable[[Report], None]:
+    study, objective = session.study, session.config.training.objective
+
     def report(values: Report) -> None:
-        view.say(
-            f"epoch {values['epoch']:>4}  loss {values['loss']:.4f}  valid {config.training.objective} "
+        session.view.say(
+            f"epoch {values['epoch']:>4}  loss {values['loss']:.4f}  valid {objective} "
             f"{values['objective']:.4f}  best {max(values['objective'], _best(study, request)):.4f}"
         )
         must_stop = study.report(request.trial_number, values)
         study.beat()
         inbox.step(study)
-        if mirror is not None:
-            mirror.step(study)
-        publisher.step()
+        session.mirror.step(study)
+        session.publisher.step()
         if must_stop or study.stopped_because is not None or request.trial_number not in study.live:
             raise _Stopped
 
@@ -135,13 +119,6 @@ def _train(
         study.stop("SIGINT")
     # Whatever a training raises is recorded, as where a worker has it.
     except Exception as error:
-        failure = classify(error)
-        if failure.error_class == "cannot_write":
-            study.release(number)
-            study.stop(f"the training could not be saved: {failure.message}")
-        elif failure.error_class == "out_of_memory":
-            study.out_of_memory(number, failure.message, failure.traceback)
-        else:
-            study.failed(number, failure.error_class, failure.message, failure.traceback)
+        study.settle(number, classify(error))
     else:
         study.complete(number)

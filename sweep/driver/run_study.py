@@ -16,18 +16,17 @@ from seqsweep.sweep.driver.opening import open_study
 from seqsweep.sweep.driver.publish import Publisher
 from seqsweep.sweep.driver.report_page import ReportWriter, data_facts
 from seqsweep.sweep.driver.searching import search
+from seqsweep.sweep.driver.session import Session
 from seqsweep.sweep.driver.view import View
 from seqsweep.sweep.driver.winner import export_winner
 from seqsweep.sweep.engine.baselines import ceiling_records, score_baselines
 from seqsweep.sweep.engine.opened_log import TrialData, open_data
 from seqsweep.sweep.environment import versions
 from seqsweep.sweep.settings.study_config import StudyConfig
-from seqsweep.sweep.storage.bucket import BucketPath
 from seqsweep.sweep.study.finalists import winner
 from seqsweep.sweep.study.study import Study
 
-# Has the study's trials trained: as `search` does.
-TrainTrials = Callable[[StudyConfig, Study, TrialData, Publisher, Mirror | None, View], None]
+TrainTrials = Callable[[Session], None]  # `search`, or `train_alone` without Ray
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,14 @@ class Outcome:
 
 
 def run_study(
-    config: StudyConfig, view: View, warm_start: Path | None = None, train_trials: "TrainTrials | None" = None
+    config: StudyConfig, view: View, warm_start: Path | None = None, train_trials: TrainTrials = search
 ) -> Outcome:
     """Start the study, or go on with it; what is finished already is not done again.
 
-    A new study tries the best hparams of the study in the folder `warm_start` first. `train_trials` stands
-    for `search`, where it is given.
+    A new study tries the best hparams of the study in the folder `warm_start` first.
     """
-    mirror = open_mirror(config, view)
+    mirror = Mirror(config.folder, config.trial_files, view.say)
+    mirror.fetch()
     prepared = prepare(config.data, config.cache.absolute(), view.say)
     log = open_log(prepared)
     split = config.protocol.open_split(log, view.say)  # before there is a study: it may be refused
@@ -63,12 +62,10 @@ def run_study(
         publisher = Publisher(study, config.folder, facts, rows, config.trial_files, report)
         publisher.write()
         if study.has_more:
-            (train_trials or search)(config, study, data, publisher, mirror, view)
-        if mirror is not None:
-            mirror.copy()
+            train_trials(Session(config, study, data, publisher, mirror, view))
+        mirror.copy()
         publisher.write()
-        if mirror is not None:
-            mirror.copy()
+        mirror.copy()
         if study.stopped_because is not None and not study.stopped_by_budget:
             return Outcome(config.folder, study.stopped_because, study.best())
         best = winner(study.records(), study.finalist_runs())
@@ -76,18 +73,8 @@ def run_study(
             view.say(f"test metrics and export of trial {best.trial}")
             best = export_winner(config, best, study, data, prepared, facts, publisher, rows)
             publisher.write(best)
-            if mirror is not None:
-                mirror.copy()
+            mirror.copy()
         return Outcome(config.folder, study.stopped_because, best, exported=best is not None)
-
-
-def open_mirror(config: StudyConfig, view: View) -> Mirror | None:
-    """With the study's journal fetched, if a driver elsewhere has left one."""
-    if not isinstance(config.trial_files, BucketPath):
-        return None
-    mirror = Mirror(config.folder, config.trial_files, view.say)
-    mirror.fetch()
-    return mirror
 
 
 def tell_split(config: StudyConfig, study: Study, log: SequenceLog, split: Split, view: View) -> None:

@@ -15,12 +15,10 @@ from seqsweep.sweep.cluster.nodes import NodeWatch, check_room
 from seqsweep.sweep.cluster.several_workers import LeftOvers, run_trial_on_workers
 from seqsweep.sweep.cluster.trial import TrialContext, run_trial
 from seqsweep.sweep.cluster.tune_run import run_trials
-from seqsweep.sweep.driver.bucket_mirror import Mirror
 from seqsweep.sweep.driver.budget import Budget
-from seqsweep.sweep.driver.publish import Publisher
+from seqsweep.sweep.driver.session import Session
 from seqsweep.sweep.driver.tensorboard import TensorBoardWriter
 from seqsweep.sweep.driver.view import View
-from seqsweep.sweep.engine.opened_log import TrialData
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.settings.study_config import StudyConfig
 from seqsweep.sweep.storage.bucket import BucketPath
@@ -31,15 +29,8 @@ from seqsweep.sweep.study.study import Study
 from seqsweep.sweep.study.trial_request import LiveTrial
 
 
-def search(
-    config: StudyConfig,
-    study: Study,
-    data: TrialData,
-    publisher: Publisher,
-    mirror: Mirror | None,
-    view: View,
-) -> None:
-    log = data.log
+def search(session: Session) -> None:
+    config, study, view, log = session.config, session.study, session.view, session.data.log
     with (
         event_files(config, study),
         connect(config.hardware, view.say, study=config.name) as resources,
@@ -65,10 +56,9 @@ def search(
                 study.stop(problem)
             if context.num_workers > 1:
                 left_overs.step((live.number, live.attempt) for live in study.live_trials())
-            if mirror is not None:
-                mirror.step(study)  # first: what another driver may need is not removed
+            session.mirror.step(study)  # first: what another driver may need is not removed
             if study.stopped_because is None:
-                publisher.step()
+                session.publisher.step()
             view.step(study)
 
         run_trials(

@@ -10,7 +10,8 @@ same device, with the same number of threads; on a GPU models that use time diff
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -60,42 +61,22 @@ def train(
     Raises FloatingPointError when the loss or a validation score is not finite, ValueError when no user has a
     training pair or `micro_batch_size` is below 1.
     """
-    device = sequences.device
     flush_denormals()
     keep_freed_memory()
-    is_ragged = config.loss == "ce" and config.exclude_seen  # no shape that a graph could be recorded for
-    on_one_gpu = device.type == "cuda" and workers.size == 1
-    uses_graphs = budget.cuda_graphs and on_one_gpu and micro_batch_size is None and not is_ragged
-    batches = TrainBatches(
-        sequences,
-        max_len=state.model.config.max_len,
-        batch_size=config.batch_size,
-        window=config.window,
-        task=_task(state.model),
-        equal="sequences" if uses_graphs else config.batch_by,  # graphs want few shapes
-        with_times=state.model.uses_time,
-    )
-    if len(batches) == 0:
-        raise ValueError(
-            "no user has two training interactions, so there is nothing to learn from: "
-            f"got {len(sequences.train_end_U)} users; use a log with longer histories"
-        )
-    sampler = NegativeSampler(sequences, config)
-    autocast = budget.autocast and device.type == "cuda"
-    num_steps = max_epochs * len(batches)
-    graphs = GraphedSteps(state, config, autocast=autocast) if uses_graphs else None
+    training = _Training.of(
+        state, config, budget, sequences, max_epochs=max_epochs, seed=seed, micro_batch_size=micro_batch_size,
+        workers=workers,
+    )  # fmt: skip
     while not (state.reports and state.reports[-1].last):
         last_epoch = _last_epoch(state, config, budget, max_epochs)
         due = next_evaluation(state.epoch, budget.eval_schedule, rungs=rungs, last_epoch=last_epoch)
         started = time.perf_counter()
         for epoch in range(state.epoch + 1, due + 1):
-            loss, lr = _train_epoch(
-                state, config, batches, sampler, epoch, num_steps, seed, autocast, micro_batch_size, workers,
-                graphs,
-            )  # fmt: skip
+            loss, lr = training.epoch(epoch)
         trained = time.perf_counter()
         state.model.eval()
-        valid = compute_metrics(valid_ranker.rank(ModelScorer(state.model, autocast=autocast), workers))
+        scorer = ModelScorer(state.model, autocast=training.autocast)
+        valid = compute_metrics(valid_ranker.rank(scorer, workers))
         ranked = time.perf_counter()
         objective = valid[budget.objective]
         is_best = not state.reports or objective > state.best.objective
@@ -116,6 +97,112 @@ def train(
         yield state.reports[-1]
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What stays the same from epoch to epoch."""
+
+    state: TrainState
+    config: TrainConfig
+    batches: TrainBatches
+    sampler: NegativeSampler
+    graphs: GraphedSteps | None
+    workers: Workers
+    autocast: bool
+    micro_batch_size: int | None
+    num_steps: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        state: TrainState,
+        config: TrainConfig,
+        budget: TrainBudget,
+        sequences: DeviceSequences,
+        *,
+        max_epochs: int,
+        seed: int,
+        micro_batch_size: int | None,
+        workers: Workers,
+    ) -> Self:
+        on_gpu = sequences.device.type == "cuda"
+        autocast = budget.autocast and on_gpu
+        is_ragged = config.loss == "ce" and config.exclude_seen  # no shape that a graph could be recorded for
+        can_graph = on_gpu and workers.size == 1 and micro_batch_size is None and not is_ragged
+        uses_graphs = budget.cuda_graphs and can_graph
+        batches = TrainBatches(
+            sequences,
+            max_len=state.model.config.max_len,
+            batch_size=config.batch_size,
+            window=config.window,
+            task=_task(state.model),
+            equal="sequences" if uses_graphs else config.batch_by,  # graphs want few shapes
+            with_times=state.model.uses_time,
+        )
+        if len(batches) == 0:
+            raise ValueError(
+                "no user has two training interactions, so there is nothing to learn from: "
+                f"got {len(sequences.train_end_U)} users; use a log with longer histories"
+            )
+        return cls(
+            state,
+            config,
+            batches,
+            NegativeSampler(sequences, config),
+            GraphedSteps(state, config, autocast=autocast) if uses_graphs else None,
+            workers,
+            autocast,
+            micro_batch_size,
+            max_epochs * len(batches),
+            seed,
+        )
+
+    def epoch(self, number: int) -> tuple[float, float]:
+        """Train it; return the mean loss a target, and the learning rate at its end."""
+        state, config, workers, device = self.state, self.config, self.workers, self.sampler.device
+        state.model.train()
+        # Each worker drops other places of its own sequences; the first as if it were alone.
+        own = [workers.rank] if workers.rank else []
+        torch.manual_seed(derive_seed(self.seed, "dropout", number, *own))
+        generator = torch.Generator(device).manual_seed(derive_seed(self.seed, "negatives", number))
+        step = (number - 1) * len(self.batches)
+        table_gradient = TableGradient(state.model.item_embedding)
+        total_loss = torch.zeros((), dtype=torch.float64, device=device)
+        num_targets = 0
+        for batch in self.batches.epoch(derive_seed(self.seed, "batches", number)):
+            lr = learning_rate(config, step, self.num_steps)
+            lr *= cooled(state.cooldown, step / len(self.batches))
+            _set_lr(state.optimizer, lr)
+            num_targets += len(batch.target_id_T)
+            step += 1
+            if self.graphs is not None:
+                total_loss += self.graphs.run(batch, self.sampler, generator)
+                continue
+            draws = config.loss != "ce"
+            others = self.sampler.draw(batch, generator) if draws else self.sampler.excluded(batch)
+            state.optimizer.zero_grad(set_to_none=True)
+            # The sum over several workers has rows that this one does not touch.
+            table_gradient.begin(_num_look_ups(batch, others) if workers.size == 1 else math.inf)
+            total_loss += add_joint_gradients(
+                state.model,
+                batch,
+                config,
+                others,
+                workers,
+                autocast=self.autocast,
+                micro_batch_size=self.micro_batch_size,
+            )
+            table_gradient.settle()
+            state.optimizer.step()
+        # The epoch's only wait for the device.
+        mean_loss = float(workers.all_reduce_(total_loss)) / num_targets
+        if not math.isfinite(mean_loss):
+            raise FloatingPointError(
+                f"the loss is {mean_loss} at epoch {number}: the model has diverged (lr={config.lr:g})"
+            )
+        return mean_loss, lr
+
+
 def _last_epoch(
     state: TrainState, config: TrainConfig, budget: TrainBudget, max_epochs: int, at: int | None = None
 ) -> int:
@@ -134,59 +221,6 @@ def _task(model: SequenceModel) -> Task:
     if not model.masked:
         return NextItem()
     return MaskedItem(model.config.mask_probability, model.config.mask_last_share)
-
-
-def _train_epoch(
-    state: TrainState,
-    config: TrainConfig,
-    batches: TrainBatches,
-    sampler: NegativeSampler,
-    epoch: int,
-    num_steps: int,
-    seed: int,
-    autocast: bool,
-    micro_batch_size: int | None,
-    workers: Workers,
-    graphs: "GraphedSteps | None",
-) -> tuple[float, float]:
-    device = sampler.device
-    state.model.train()
-    # Each worker drops other places of its own sequences; the first as if it were alone.
-    torch.manual_seed(derive_seed(seed, "dropout", epoch, *([workers.rank] if workers.rank else [])))
-    generator = torch.Generator(device).manual_seed(derive_seed(seed, "negatives", epoch))
-    step = (epoch - 1) * len(batches)
-    table_gradient = TableGradient(state.model.item_embedding)
-    total_loss = torch.zeros((), dtype=torch.float64, device=device)
-    num_targets = 0
-    for batch in batches.epoch(derive_seed(seed, "batches", epoch)):
-        lr = learning_rate(config, step, num_steps) * cooled(state.cooldown, step / len(batches))
-        _set_lr(state.optimizer, lr)
-        num_targets += len(batch.target_id_T)
-        step += 1
-        if graphs is not None:
-            total_loss += graphs.run(batch, sampler, generator)
-            continue
-        others = sampler.excluded(batch) if config.loss == "ce" else sampler.draw(batch, generator)
-        state.optimizer.zero_grad(set_to_none=True)
-        # The sum over several workers has rows that this one does not touch.
-        table_gradient.begin(_num_look_ups(batch, others) if workers.size == 1 else math.inf)
-        total_loss += add_joint_gradients(
-            state.model,
-            batch,
-            config,
-            others,
-            workers,
-            autocast=autocast,
-            micro_batch_size=micro_batch_size,
-        )
-        table_gradient.settle()
-        state.optimizer.step()
-    mean_loss = float(workers.all_reduce_(total_loss)) / num_targets  # the epoch's only wait for the device
-    if not math.isfinite(mean_loss):
-        raise FloatingPointError(
-            f"the loss is {mean_loss} at epoch {epoch}: the model has diverged (lr={config.lr:g})"
-        )
-    return mean_loss, lr
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

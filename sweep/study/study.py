@@ -33,6 +33,7 @@ from seqsweep.sweep.study.attributes import (
     record_of_study,
     record_of_trial,
 )
+from seqsweep.sweep.study.failure import Failure
 from seqsweep.sweep.study.journal import Journal
 from seqsweep.sweep.study.optuna_study import (
     USUAL_BATCH_SIZE,
@@ -246,6 +247,25 @@ class Study(StudyReader):
         if self.on_report is not None:
             self.on_report(live, report)
         return should_prune
+
+    def settle(self, trial_number: int, failure: Failure, *, is_stopping: bool = False) -> None:
+        """Decide what becomes of a trial whose attempt ended with this: it has failed, or is tried again.
+
+        While the study is stopping a worker that dies was ended on purpose.
+        """
+        match failure.error_class:
+            case "cannot_write":
+                self.release(trial_number)
+                self.stop(f"trial {trial_number} could not be saved: {failure.message}")
+            case "out_of_memory":
+                self.out_of_memory(trial_number, failure.message, failure.traceback)
+            case "interrupted" | "node_lost" if is_stopping:
+                self.release(trial_number)
+            case "interrupted" | "node_lost":
+                counted = failure.error_class != "node_lost"
+                self.interrupted(trial_number, failure.message, counted=counted)
+            case _:
+                self.failed(trial_number, failure.error_class, failure.message, failure.traceback)
 
     def complete(self, trial_number: int) -> None:
         live = self._live[trial_number]

@@ -272,7 +272,7 @@ def test_training_that_diverges_now(
     def diverge(*_: object, **__: object) -> None:
         raise FloatingPointError("the loss is nan at epoch 1")
 
-    monkeypatch.setattr(training, "_train_epoch", diverge)
+    monkeypatch.setattr(training._Training, "epoch", diverge)
     with pytest.raises(ReproduceError, match=r"trial 0 has 5 recorded epochs, but now: the loss is nan"):
         reproduce(config.folder, number, silent)
 
@@ -286,13 +286,13 @@ def test_each_epoch_has_its_threads_and_the_process_keeps_its_own(
     run(study.ask())
     torch.set_num_threads(1)
     used: list[int] = []
-    train_epoch = training._train_epoch
+    train_epoch = training._Training.epoch
 
     def noted(*arguments: Any) -> tuple[float, float]:
         used.append(torch.get_num_threads())
         return train_epoch(*arguments)
 
-    monkeypatch.setattr(training, "_train_epoch", noted)
+    monkeypatch.setattr(training._Training, "epoch", noted)
     assert reproduce(config.folder, number, silent).is_equal
     assert used == [1, 1, 1, 1, 2]
     assert torch.get_num_threads() == 1
@@ -327,7 +327,7 @@ def test_the_studys_file_tells_of_trials_that_kept_no_environment(
 def test_a_trial_of_a_gpu_and_of_another_machine(
     run: Run, study: Study, config: StudyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(trial, "device_name", lambda device, num_workers: "NVIDIA H100")
     number = run(study.ask(), num_epochs=1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("seqsweep.sweep.driver.reproduce.platform.node", lambda: "here")
