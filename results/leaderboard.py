@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqsweep.results.errors import TableError
-from seqsweep.results.files import sync
+from seqsweep.results.files import replace_file
 from seqsweep.results.schema import (
     FAMILY,
     SCHEMA_VERSION,
@@ -88,15 +88,9 @@ def build_epochs(records: Iterable[EpochRecord]) -> pa.Table:
 
 
 def write_table(table: pa.Table, path: Path, facts: StudyFacts) -> None:
-    """A reader finds the old or the new table, whole. A study has one writer: one staging name suffices."""
-    staging = path.with_name(f".{path.name}.staging")
-    try:
-        pq.write_table(table.replace_schema_metadata(_file_metadata(facts)), staging)
-        sync(staging)
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
-    sync(path.parent)
+    """A reader finds the old or the new table, whole."""
+    table = table.replace_schema_metadata(_file_metadata(facts))
+    replace_file(path, lambda staging: pq.write_table(table, staging))
 
 
 def load_leaderboard(path: Place) -> pd.DataFrame:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
+from seqsweep.results.files import replace_file
 from seqsweep.results.report.best import best_trial, heading
 from seqsweep.results.report.comparison import comparison
 from seqsweep.results.report.content import StudyFolder, read_content
@@ -57,11 +56,6 @@ def write_comparison(studies: Sequence[StudyFolder], path: Path) -> Path:
 
 
 def _write(path: Path, title: str, top: str, sections: Sequence[str]) -> None:
-    """A reader finds the old page or the new one, whole; of two writers each has a staging name."""
+    """A reader finds the old page or the new one, whole: the driver and `seqsweep report` may both write."""
     content = page(title, top, [part for part in sections if part], datetime.now(UTC))
-    staging = path.with_name(f".{path.name}.{uuid4().hex}.staging")
-    try:
-        staging.write_text(content, encoding="utf-8")
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
+    replace_file(path, lambda staging: staging.write_text(content, encoding="utf-8"), has_many_writers=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
+import math
 import warnings
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from seqsweep.data_pipeline.history import History
 from seqsweep.data_pipeline.ids import PAD_ITEM_ID
 from seqsweep.models import MODELS, SequenceModel
+from seqsweep.results.files import replace_file
 from seqsweep.sweep.best_model.model_folder import Exported, ModelError
 from seqsweep.sweep.errors import ConfigError
 
@@ -59,9 +60,11 @@ def export_onnx(exported: Exported, path: Path) -> float:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"export needs {', '.join(missing)}: pip install 'seqsweep[onnx]'")
-    staging = path.with_name(f".{path.name}.staging")
     scores = Scores(model.cpu()).eval()
-    try:
+    difference = math.inf
+
+    def write(staging: Path) -> None:
+        nonlocal difference
         _write(scores, exported, staging)
         difference = _largest_difference(scores, exported, staging)
         if not difference <= MAX_DIFFERENCE:
@@ -69,9 +72,8 @@ def export_onnx(exported: Exported, path: Path) -> float:
                 f"ONNX Runtime must give PyTorch's scores to {MAX_DIFFERENCE:g} of their standard deviation, "
                 f"got a difference of {difference:.2g}; nothing was written"
             )
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
+
+    replace_file(path, write)
     return difference
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.recognise import input_files
 from seqsweep.data_pipeline.preparing.prepare import is_prepared
 from seqsweep.data_pipeline.preparing.raw_log import places_among, read_ids
+from seqsweep.results.files import replace_file
 from seqsweep.sweep.best_model.evaluate import Say
 from seqsweep.sweep.best_model.model_folder import Exported
 from seqsweep.sweep.errors import UserError
@@ -78,12 +78,5 @@ def check_folder(path: Path, flag: str) -> None:
 
 
 def write_output(table: pa.Table, path: Path) -> None:
-    staging = path.with_name(f".{path.name}.staging")
-    try:
-        if path.suffix == ".csv":
-            pyarrow.csv.write_csv(table, staging)
-        else:
-            pyarrow.parquet.write_table(table, staging)
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
+    write = pyarrow.csv.write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table
+    replace_file(path, lambda staging: write(table, staging))

@@ -6,12 +6,12 @@ ended, the tables with it; epochs that were reported since are in the trials' ch
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from seqsweep.results.files import replace_file
 from seqsweep.sweep.storage.bucket import BucketPath, StorageError, StudyPath
 from seqsweep.sweep.storage.study_folder import FETCHED
 from seqsweep.sweep.study.study import JOURNAL_NAME, Study
@@ -60,9 +60,7 @@ class Mirror:
                     "Move the one you don't want away, then start the same command again"
                 )
             self._folder.mkdir(parents=True, exist_ok=True)
-            staging = path.with_name(f".{path.name}.staging")
-            staging.write_bytes(copy)
-            os.replace(staging, path)
+            replace_file(path, lambda staging: staging.write_bytes(copy))
             self._say(f"going on from the copy in {self._bucket}")
         self._size = len(copy)
 

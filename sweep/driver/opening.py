@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqsweep.data_pipeline.store import SequenceLog
+from seqsweep.results.files import replace_text
 from seqsweep.search_spaces import GRACE_FACTORS, Hparam
 from seqsweep.search_spaces.compose import Space, draws
 from seqsweep.sweep.driver.study_space import build_space, families, first_points, fitted_space, space_source
@@ -17,7 +18,6 @@ from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.budgets import TrainBudget
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.settings.study_config import BEFORE_SCHEDULES, StudyConfig
-from seqsweep.sweep.storage.files import write_text
 from seqsweep.sweep.study.optuna_study import suggest_grace
 from seqsweep.sweep.study.pruning import check_pruner
 from seqsweep.sweep.study.sampling import check_sampler
@@ -55,11 +55,11 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Pa
     try:
         config = config.as_begun(study.attributes.get("identity"))
         check_same_study(config, study, log)
-        write_text(config.folder / "study.toml", config.with_whole_paths().to_toml())
+        replace_text(config.folder / "study.toml", config.with_whole_paths().to_toml())
         facts = environment()
         study.record_environment(facts)
         facts |= {"fingerprint": log.manifest.fingerprint, "search": search.model_dump(mode="json")}
-        write_text(config.folder / "environment.json", json.dumps(facts, indent=2) + "\n")
+        replace_text(config.folder / "environment.json", json.dumps(facts, indent=2) + "\n")
     except BaseException:
         study.close()
         raise

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomli_w
+
 import seqsweep
 from seqsweep.sweep.errors import ClusterError, ConfigError
 
@@ -68,7 +70,6 @@ def run_words(config: StudyConfig, warm_start: str | None, launch: Launch) -> st
 
 def shipped_settings(config: StudyConfig, launch: Launch) -> str:
     """TOML as the driver reads it on the head: what was set, files named as they are found there."""
-    from seqsweep.sweep.settings.study_config import toml_text
 
     values = config.model_dump(
         mode="json", exclude_none=True, exclude_unset=True, exclude={"runs": True, "cache": True}
@@ -80,7 +81,7 @@ def shipped_settings(config: StudyConfig, launch: Launch) -> str:
             values["data"]["path"] = shipped_log(config.data.path, checkout_folder())
         if config.space.function is not None:
             values["space"]["function"] = shipped_function(config.space.function, checkout_folder())
-    return toml_text(values)
+    return tomli_w.dumps(values)
 
 
 def checkout_folder() -> Path:

@@ -7,13 +7,11 @@ store shows an object when all of it is there.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
 
-from seqsweep.results.files import sync
+from seqsweep.results.files import replace_file
 from seqsweep.sweep.storage.bucket import BucketPath, StudyPath
 
 
@@ -28,24 +26,14 @@ def write_whole(path: StudyPath, write: Callable[[IO[bytes]], Any]) -> None:
         path.write_bytes(buffer.getbuffer())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f"{path.name}.{uuid4().hex}.staging")
-    try:
+
+    def write_staging(staging: Path) -> None:
         with staging.open("wb") as file:
             write(file)
-        sync(staging)
-        os.replace(staging, path)
-        sync(path.parent)
-    except BaseException:
-        staging.unlink(missing_ok=True)
-        raise
+
+    replace_file(path, write_staging, has_many_writers=True)
 
 
 def open_whole(path: StudyPath) -> IO[bytes]:
     """Raises FileNotFoundError."""
     return path.open("rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes())
-
-
-def write_text(path: Path, text: str) -> None:
-    staging = path.with_name(f".{path.name}.staging")
-    staging.write_text(text, encoding="utf-8")
-    os.replace(staging, path)

@@ -8,7 +8,6 @@ interrupted is done once, however often it is taken up.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seqsweep.results.files import replace_text
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.errors import UserError
 from seqsweep.sweep.study.attributes import StudyAttributes
@@ -108,9 +108,7 @@ def execute(folder: Path, command: Command, make_space: MakeSpace | None = None)
 def post(folder: Path, command: Command) -> Path:
     path = folder / FOLDER / f"{time.time_ns()}-{command.id}.json"
     path.parent.mkdir(exist_ok=True)
-    staging = path.with_name(f".{path.name}.staging")
-    staging.write_text(command.model_dump_json(), encoding="utf-8")
-    os.replace(staging, path)
+    replace_text(path, command.model_dump_json())
     return path
 
 

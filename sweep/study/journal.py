@@ -23,6 +23,7 @@ from typing import IO, Any, Self
 
 from optuna.storages.journal import BaseJournalBackend
 
+from seqsweep.results.files import replace_text
 from seqsweep.sweep.errors import UserError
 
 Log = dict[str, Any]
@@ -211,10 +212,8 @@ class Journal(BaseJournalBackend):
             holder = read_holder(self.path) or "another process"
             raise StudyLockedError(f"{self.path} is written by {holder}. Wait for it, or stop it first")
         path = _holder_path(self.path)
-        staging = path.with_name(path.name + "-staging")
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        staging.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
-        os.replace(staging, path)
+        replace_text(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
 
 
 def read_holder(path: Path) -> Holder | None:
