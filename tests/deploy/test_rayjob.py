@@ -10,9 +10,8 @@ import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from seqsweep.sweep.cli.app import app
+from tests.commands import called
 from tests.deploy.kuberay import RAY_JOB
 
 ROOT = Path(__file__).parents[2]
@@ -98,9 +97,9 @@ def test_the_command_is_one_of_ours(spec: dict[str, Any]) -> None:
     command, arguments = words[:4], words[4:]
     assert command == ["env", "-u", "OMP_NUM_THREADS", "seqsweep"]
     assert shlex.join(words) == spec["entrypoint"]  # nothing that a shell would change
-    asked = CliRunner().invoke(app, [*arguments[:1], "--nonsense"])
+    asked = called(*arguments[:1], "--nonsense")
     assert "--nonsense" in asked.output
-    read = CliRunner().invoke(app, arguments)  # all flags are known: it gets as far as the file
+    read = called(*arguments)  # all flags are known: it gets as far as the file
     assert "no such settings file: /study/study.toml" in read.output
 
 

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from seqsweep.data_pipeline.store import open_log
-from seqsweep.sweep.cli.app import app
+from tests.commands import called
 
 ROWS = [(user, (user + step) % 9, 1_000_000_000 + 60 * step) for user in range(8) for step in range(user + 2)]
 
@@ -21,15 +21,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def seqsweep(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
-
-
 COLUMNS = ("--columns", "user=who,item=what,time=when")
 
 
 def test_inspect_says_what_a_log_is_taken_for_and_what_it_holds(folder: Path) -> None:
-    done = seqsweep("inspect", "log.csv", *COLUMNS)
+    done = called("inspect", "log.csv", *COLUMNS)
     assert done.exit_code == 0, done.output
     words = " ".join(done.output.split())
     assert "format delimited: by its name" in words
@@ -45,7 +41,7 @@ def test_inspect_says_what_a_log_is_taken_for_and_what_it_holds(folder: Path) ->
 
 
 def test_inspect_for_scripts() -> None:
-    done = seqsweep("inspect", "log.csv", *COLUMNS, "--json", "--max-users", "4")
+    done = called("inspect", "log.csv", *COLUMNS, "--json", "--max-users", "4")
     record = json.loads(done.output)
     assert record["source"]["format"] == "delimited"
     assert [count["step"] for count in record["counts"]] == ["read", "max_users"]
@@ -54,7 +50,7 @@ def test_inspect_for_scripts() -> None:
 
 def test_inspect_tells_the_guess_before_what_is_wrong(folder: Path) -> None:
     (folder / "bad.csv").write_text("user,item,time\n1,2,3\n1,3,4\n1,4,soon\n")
-    done = seqsweep("inspect", "bad.csv")
+    done = called("inspect", "bad.csv")
     assert done.exit_code == 1
     assert "columns       user = user, item = item, timestamp = time" in done.output
     assert "error: bad.csv, line 4: non-numeric timestamp 'soon'" in done.output
@@ -76,30 +72,30 @@ def test_one_content_in_several_forms(folder: Path) -> None:
             + "".join(f"u{u}\t{i}\t{t}.0\n" for u, i, t in ROWS)
         ).encode(),
     }
-    folders = [prepared(seqsweep("prepare", "--data", "log.csv", *COLUMNS))]
+    folders = [prepared(called("prepare", "--data", "log.csv", *COLUMNS))]
     for name, content in forms.items():
         (folder / name).write_bytes(content)
-        folders.append(prepared(seqsweep("prepare", "--data", name)))
+        folders.append(prepared(called("prepare", "--data", name)))
     manifests = [open_log(path).manifest for path in folders]
     assert len({manifest.fingerprint for manifest in manifests}) == 3
     assert len({manifest.content for manifest in manifests}) == 1
 
 
 def test_append_and_a_prepared_folder_as_the_log(folder: Path) -> None:
-    old = prepared(seqsweep("prepare", "--data", "log.csv", *COLUMNS))
+    old = prepared(called("prepare", "--data", "log.csv", *COLUMNS))
     (folder / "new.csv").write_text("who,what,when\nu0,5,2000000000\nu9,77,2000000000\n")
     for data in (("log.csv", *COLUMNS), (str(old),)):
-        new = prepared(seqsweep("prepare", "--data", *data, "--append", "new.csv"))
+        new = prepared(called("prepare", "--data", *data, "--append", "new.csv"))
         log = open_log(new)
         assert (log.num_users, log.num_items, log.manifest.num_interactions) == (9, 10, len(ROWS) + 2)
     (folder / "older.csv").write_text("who,what,when\nu0,5,5\n")
-    done = seqsweep("prepare", "--data", str(old), "--append", "older.csv")
+    done = called("prepare", "--data", str(old), "--append", "older.csv")
     assert done.exit_code == 1 and "at or after the old log's end" in " ".join(done.output.split())
 
 
 def test_filters_by_flag() -> None:
     flags = ("--start-time", "2001-09-09T01:47:00Z", "--drop-duplicates", "--min-user-interactions", "2")
-    done = seqsweep("prepare", "--data", "log.csv", *COLUMNS, *flags, "--k-core", "single")
+    done = called("prepare", "--data", "log.csv", *COLUMNS, *flags, "--k-core", "single")
     manifest = open_log(prepared(done)).manifest
     assert [count.step for count in manifest.counts] == ["read", "time_range", "drop_duplicates", "k_core"]
     assert manifest.counts[1].num_rows == len(ROWS) - 8  # each user's first

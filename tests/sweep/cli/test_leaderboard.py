@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
 
 from seqsweep.results.leaderboard import StudyFacts, build_leaderboard, write_table
 from seqsweep.results.schema import TrialRecord
-from seqsweep.sweep.cli.app import app
 from seqsweep.sweep.cli.render import table_of
+from tests.commands import called
 
 FACTS = StudyFacts("one", "3f2a", "valid.ndcg@10", "leave_one_out", {})
 TRIALS = [
@@ -36,15 +35,11 @@ def table(tmp_path: Path) -> str:
     return str(path)
 
 
-def seqsweep(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
-
-
 def test_the_table_for_a_reader_has_ten_trials_and_what_they_are_read_against(table: str) -> None:
-    lines = seqsweep("top", table).stdout.splitlines()
+    lines = called("top", table).stdout.splitlines()
     assert len(lines) == 1 + 10 + 1 and "markov" in lines[-1]
-    assert len(seqsweep("top", table, "-n", "all").stdout.splitlines()) == 1 + 12 + 1
-    assert len(seqsweep("top", table, "-n", "2").stdout.splitlines()) == 1 + 2 + 1
+    assert len(called("top", table, "-n", "all").stdout.splitlines()) == 1 + 12 + 1
+    assert len(called("top", table, "-n", "2").stdout.splitlines()) == 1 + 2 + 1
 
 
 def test_what_can_be_spared_is_left_out_until_the_rest_fits_whole() -> None:
@@ -60,7 +55,7 @@ def test_what_can_be_spared_is_left_out_until_the_rest_fits_whole() -> None:
 
 
 def test_a_reader_gets_the_columns_asked_for(table: str) -> None:
-    done = seqsweep("top", table, "--columns", "trial,hparam.*", "--filter", "trial<3", "--sort", "hparam.lr")
+    done = called("top", table, "--columns", "trial,hparam.*", "--filter", "trial<3", "--sort", "hparam.lr")
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["trial", "hparam.lr"],
         ["2", "0.01"],
@@ -70,16 +65,16 @@ def test_a_reader_gets_the_columns_asked_for(table: str) -> None:
 
 
 def test_blanks_after_commas_are_no_part_of_a_name(table: str) -> None:
-    done = seqsweep("top", table, "--columns", "trial, state", "--state", "complete, pruned", "-n", "1")
+    done = called("top", table, "--columns", "trial, state", "--state", "complete, pruned", "-n", "1")
     assert [line.split() for line in done.stdout.splitlines()] == [["trial", "state"], ["0", "complete"]]
 
 
 def test_where_no_row_is_left_a_reader_is_told_why_and_a_script_gets_an_empty_list(table: str) -> None:
     filters = ("--filter", "trial>99", "--filter", "model=x", "--state", "failed")
     for arguments in (filters, (*filters, "--columns", "trial")):
-        done = seqsweep("top", table, *arguments)
+        done = called("top", table, *arguments)
         assert (done.exit_code, done.stdout) == (0, "no row meets trial>99 and model=x and state=failed\n")
-    as_json, as_csv = (seqsweep("top", table, *filters, flag) for flag in ("--json", "--csv"))
+    as_json, as_csv = (called("top", table, *filters, flag) for flag in ("--json", "--csv"))
     assert (json.loads(as_json.stdout), as_json.stderr) == ([], "")
     assert as_csv.stdout.count("\n") == 1 and as_csv.stderr == ""
 
@@ -91,19 +86,19 @@ def test_results_that_were_copied_without_their_journal_are_read(
     copied.mkdir(parents=True)
     shutil.copy(table, copied)
     monkeypatch.chdir(tmp_path)
-    expected = seqsweep("top", table).stdout
+    expected = called("top", table).stdout
     for place in ("copied", "runs/copied", str(copied)):
-        assert seqsweep("top", place).stdout == expected
-        assert len(json.loads(seqsweep("compare", place, table, "--json").stdout)) == 2
+        assert called("top", place).stdout == expected
+        assert len(json.loads(called("compare", place, table, "--json").stdout)) == 2
     (copied / "leaderboard.parquet").unlink()
-    assert "there is no study 'copied'" in seqsweep("top", "copied").stderr
+    assert "there is no study 'copied'" in called("top", "copied").stderr
 
 
 def test_scripts_get_all_rows_and_nothing_but_the_table(table: str) -> None:
-    rows = json.loads(seqsweep("top", table, "--json").stdout)
+    rows = json.loads(called("top", table, "--json").stdout)
     assert len(rows) == 13 and rows[0]["rank"] == 1 and rows[11]["hparam.lr"] == 1e-11
     assert rows[12]["rank"] is None and rows[12]["model"] == "markov"
-    frame = pd.read_csv(StringIO(seqsweep("top", table, "--csv", "--state", "pruned").stdout))
+    frame = pd.read_csv(StringIO(called("top", table, "--csv", "--state", "pruned").stdout))
     assert frame["trial"].tolist() == [1, 3, 5, 7, 9, 11] and frame["hparam.lr"].iloc[-1] == 1e-11
 
 
@@ -118,7 +113,7 @@ def test_scripts_get_all_rows_and_nothing_but_the_table(table: str) -> None:
     ],
 )
 def test_a_mistake_is_one_message(table: str, arguments: tuple[str, ...], message: str) -> None:
-    done = seqsweep("top", table, *arguments)
+    done = called("top", table, *arguments)
     assert done.exit_code == 1 and message in done.stderr and done.stdout == ""
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
@@ -126,14 +121,14 @@ def test_a_mistake_is_one_message(table: str, arguments: tuple[str, ...], messag
 def test_a_file_that_is_no_leaderboard_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / "leaderboard.parquet"
     path.write_text("rank,trial\n1,0\n")
-    done = seqsweep("top", str(path))
+    done = called("top", str(path))
     assert done.exit_code == 1 and "must be a table written by seqsweep" in done.stderr
 
 
 def test_studies_side_by_side(table: str, tmp_path: Path) -> None:
     other = str(tmp_path / "other.parquet")
     write_table(build_leaderboard(TRIALS[3:]), Path(other), replace(FACTS, study="two", fingerprint="4f00"))
-    done = seqsweep("compare", table, other)
+    done = called("compare", table, other)
     heading, one, two, *reasons = [line.split() for line in done.stdout.splitlines()]
     assert heading[:4] == ["study", "model", "metric", "valid"] and one[:4] == [
         "one",
@@ -146,5 +141,5 @@ def test_studies_side_by_side(table: str, tmp_path: Path) -> None:
         "two can't be compared with one:",
         "fingerprint: 4f00, not 3f2a",
     ]
-    rows = json.loads(seqsweep("compare", table, other, "--json").stdout)
+    rows = json.loads(called("compare", table, other, "--json").stdout)
     assert [row["comparable"] for row in rows] == [True, False] and [row["trials"] for row in rows] == [12, 9]

@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
 from seqsweep import load_model
 from seqsweep.data_pipeline.history import History
@@ -22,26 +21,22 @@ from seqsweep.models import MODELS
 from seqsweep.results.best_folder import find_best
 from seqsweep.sweep.best_model.model_folder import ModelError, read_exported
 from seqsweep.sweep.best_model.recommender import _top
-from seqsweep.sweep.cli.app import app
+from tests.commands import called
 
 ROOT = Path(__file__).parents[3]
 every_model = pytest.mark.parametrize("model", MODELS)
 SMALL = ("--max-users", "150", "--set", "hidden_dim=16", "--set", "max_len=12", "--epochs", "1")
 
 
-def seqsweep(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def done(*arguments: str | Path) -> str:
-    result = seqsweep(*arguments)
+    result = called(*arguments)
     assert result.exit_code == 0, result.output + repr(result.exception)
     return result.output
 
 
 def refused(*arguments: str | Path) -> str:
     """One message, no traceback."""
-    result = seqsweep(*arguments)
+    result = called(*arguments)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), repr(result.exception)
     assert "Traceback" not in result.output and "error: " in result.output
     return result.output

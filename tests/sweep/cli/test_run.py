@@ -2,20 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from seqsweep.sweep.cli.app import app
 from seqsweep.sweep.cli.run import settings_path
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.study.study import Study
+from tests.commands import called, run, start
 
 ROOT = Path(__file__).parents[3]
 TINY = ("--fix", "hidden_dim=16", "--fix", "max_len=20")
@@ -47,27 +44,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "HOME": os.environ["HOME"]}
-
-
-def seqsweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "seqsweep", *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
 def run_arguments(name: str = "small") -> tuple[str, ...]:
     return ("run", "--data", "log.txt", "--name", name, *SMALL_STUDY)
 
 
 def test_from_log_to_leaderboard(folder: Path) -> None:
-    done = seqsweep(folder, *run_arguments())
+    done = run(folder, *run_arguments())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "markov" in done.stdout and "best model: runs/small/best" in done.stdout
     frame = pd.read_parquet(folder / "runs/small/leaderboard.parquet")
@@ -85,11 +67,11 @@ def test_from_log_to_leaderboard(folder: Path) -> None:
     written = {path.name for path in (folder / "runs/small/best").iterdir()}
     assert written == {"model.safetensors", "config.json", "item_ids.parquet", "metrics.json", "README.md"}
     assert not list((folder / "runs/small").glob(".*"))
-    again = seqsweep(folder, *run_arguments())  # nothing is left to do
+    again = run(folder, *run_arguments())  # nothing is left to do
     assert again.returncode == 0
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "runs/small/leaderboard.parquet"), frame)
-    assert "5 of 5 trials" in seqsweep(folder, "status", "small").stdout
-    assert seqsweep(folder, "top", "small", "--csv").stdout.startswith("rank,trial,state")
+    assert "5 of 5 trials" in run(folder, "status", "small").stdout
+    assert run(folder, "top", "small", "--csv").stdout.startswith("rank,trial,state")
 
 
 def test_where_settings_are_read(tmp_path: Path) -> None:
@@ -111,14 +93,7 @@ def test_where_settings_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_was_ended_goes_on(folder: Path, name: signal.Signals) -> None:
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "seqsweep", *run_arguments()],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    driver = start(folder, *run_arguments())
     journal = folder / "runs/small/study.journal"
     deadline = time.monotonic() + 120
     while not (journal.exists() and b'"epoch.3"' in journal.read_bytes()):  # the first rung
@@ -131,7 +106,7 @@ def test_a_driver_that_was_ended_goes_on(folder: Path, name: signal.Signals) -> 
         assert "Go on with the same command" in output and "Traceback" not in output
     with Study.read(folder / "runs/small") as study:
         before = {record.trial: record for record in study.records()}
-    done = seqsweep(folder, *run_arguments())
+    done = run(folder, *run_arguments())
     assert done.returncode == 0, done.stdout + done.stderr
     with Study.read(folder / "runs/small") as study:
         after = {record.trial: record for record in study.records()}
@@ -148,7 +123,7 @@ def test_a_driver_that_was_ended_goes_on(folder: Path, name: signal.Signals) -> 
 def test_one_process_twice_gives_equal_trials_and_weights(folder: Path) -> None:
     frames, weights = [], []
     for name in ("first", "second"):
-        done = seqsweep(folder, *run_arguments(name), "--max-concurrent", "1")
+        done = run(folder, *run_arguments(name), "--max-concurrent", "1")
         assert done.returncode == 0, done.stdout + done.stderr
         frame = pd.read_parquet(folder / "runs" / name / "leaderboard.parquet")
         hparams = [column for column in frame.columns if str(column).startswith("hparam.")]
@@ -201,7 +176,7 @@ def test_a_mistake_is_one_message(
     folder: Path, arguments: tuple[str, ...], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    done = CliRunner().invoke(app, arguments)
+    done = called(*arguments)
     assert done.exit_code == 1
     assert done.stderr.startswith("error: ")
     for word in words:
@@ -211,7 +186,7 @@ def test_a_mistake_is_one_message(
 def test_a_split_that_cannot_be_leaves_no_study_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that other cuts are taken under the same name."""
     monkeypatch.chdir(folder)
-    done = CliRunner().invoke(app, ("run", "--data", "log.txt", "--split", "temporal", "--cuts", "500,1500"))
+    done = called("run", "--data", "log.txt", "--split", "temporal", "--cuts", "500,1500")
     assert "nothing to validate" in done.stderr and not (folder / "runs").exists()
 
 
@@ -221,7 +196,7 @@ def test_the_filters_of_a_log_are_flags(folder: Path, monkeypatch: pytest.Monkey
     (folder / "few.txt").write_text("\n".join([*lines, "3 50 270"]) + "\n")
 
     def prepared(*flags: str) -> str:
-        done = CliRunner().invoke(app, ("prepare", "--data", "few.txt", *flags))
+        done = called("prepare", "--data", "few.txt", *flags)
         assert done.exit_code == 0, done.stderr
         return done.stdout
 
@@ -235,7 +210,7 @@ def test_the_filters_of_a_log_are_flags(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_mistake_that_ray_finds_is_one_message_too(folder: Path) -> None:
-    done = seqsweep(folder, "run", "--data", "log.txt", "--cpus-per-trial", "4000")
+    done = run(folder, "run", "--data", "log.txt", "--cpus-per-trial", "4000")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and "no node can hold" in done.stderr and "4000" in done.stderr
 
@@ -246,12 +221,12 @@ def test_settings_from_a_file_and_what_may_not_change(folder: Path) -> None:
         "[finalists]\ncount = 0\n"
         '[space]\nfix = {hidden_dim = 16, max_len = 20, loss = "ce"}\n'
     )
-    assert seqsweep(folder, "run", "study.toml").returncode == 0
+    assert run(folder, "run", "study.toml").returncode == 0
     written = folder / "runs/filed/study.toml"
-    grown = seqsweep(folder, "run", str(written), "--trials", "3")
+    grown = run(folder, "run", str(written), "--trials", "3")
     assert grown.returncode == 0, grown.stderr
     assert len(pd.read_parquet(folder / "runs/filed/leaderboard.parquet").dropna(subset="trial")) == 3
-    other = seqsweep(folder, "run", str(written), "--seed", "5")
+    other = run(folder, "run", str(written), "--seed", "5")
     assert other.returncode == 1 and "seed" in other.stderr
 
 
@@ -259,7 +234,7 @@ def test_a_study_is_looked_at_changed_and_gone_on_with(folder: Path) -> None:
     """Finalists, then extend, enqueue, retry, warm-start, show and reproduce."""
     small = ("--max-epochs", "3", "--finalists", "1", "--finalist-seeds", "2", *TINY)
     begun = ("run", "--data", "log.txt", "--name", "first", "--trials", "2", *small)
-    done = seqsweep(folder, *begun, "--fix", "residual=plain", "--tensorboard")
+    done = run(folder, *begun, "--fix", "residual=plain", "--tensorboard")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "over seeds" in done.stdout
     finalists = pd.read_parquet(folder / "runs/first/finalists.parquet")
@@ -270,31 +245,31 @@ def test_a_study_is_looked_at_changed_and_gone_on_with(folder: Path) -> None:
     assert "trained with 2 fresh seeds" in (folder / "runs/first/best/README.md").read_text()
     assert len(list((folder / "runs/first/tensorboard").iterdir())) == 4
 
-    queued = seqsweep(folder, "enqueue", "first", "lr=0.004", "dropout=0.25")
+    queued = run(folder, "enqueue", "first", "lr=0.004", "dropout=0.25")
     assert queued.stdout.startswith("1 trial queued; the budget is 3 trials"), queued.stderr
     assert "seqsweep run runs/first/study.toml" in queued.stdout
-    warm = seqsweep(folder, "warm-start", "first", "--from", "first", "--best", "1")
+    warm = run(folder, "warm-start", "first", "--from", "first", "--best", "1")
     assert "the budget is 4 trials" in warm.stdout, warm.stderr
-    grown = seqsweep(folder, "extend", "first", "--trials", "1")
+    grown = run(folder, "extend", "first", "--trials", "1")
     assert grown.returncode == 0, grown.stdout + grown.stderr
     trials = pd.read_parquet(folder / "runs/first/leaderboard.parquet").dropna(subset="trial")
     assert sorted(trials["trial"]) == [0, 1, 4, 5, 6]  # 2 and 3 are trainings of finalists
     assert trials.set_index("trial").loc[4, "hparam.dropout"] == 0.25
 
-    state = seqsweep(folder, "status", "first").stdout
+    state = run(folder, "status", "first").stdout
     assert "5 of 5 trials ended" in state and "driver: none is running" in state and "finalists: " in state
-    shown = seqsweep(folder, "show", "first", "4")
+    shown = run(folder, "show", "first", "4")
     assert "hparam.lr" in shown.stdout and "ndcg@10" in shown.stdout
-    assert "no failed trial is left" in seqsweep(folder, "retry", "first", "--failed").stdout
-    again = seqsweep(folder, "reproduce", "first", "4")
+    assert "no failed trial is left" in run(folder, "retry", "first", "--failed").stdout
+    again = run(folder, "reproduce", "first", "4")
     assert again.returncode == 0 and "equal to the bit" in again.stdout, again.stdout + again.stderr
 
 
 def test_a_budget_of_time_keeps_what_there_is(folder: Path) -> None:
-    stopped = seqsweep(folder, *run_arguments("timed"), "--max-hours", "0.0000001")
+    stopped = run(folder, *run_arguments("timed"), "--max-hours", "0.0000001")
     assert stopped.returncode == 1
     assert "max_hours=1e-07 are over" in stopped.stdout and "Traceback" not in stopped.stderr
-    done = seqsweep(folder, *run_arguments("timed"))
+    done = run(folder, *run_arguments("timed"))
     assert done.returncode == 0, done.stdout + done.stderr
     frame = pd.read_parquet(folder / "runs/timed/leaderboard.parquet").dropna(subset="trial")
     assert len(frame) == 5
@@ -308,17 +283,17 @@ def test_a_space_of_ones_own(folder: Path) -> None:
     )
     small = ("--trials", "2", "--max-epochs", "2", "--finalists", "0", "--set", "lr=0.005:0.01")
     arguments = ("run", "--data", "log.txt", "--name", "own", "--space", "my.py:small", *small)
-    done = seqsweep(folder, *arguments)
+    done = run(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     frame = pd.read_parquet(folder / "runs/own/leaderboard.parquet").dropna(subset="trial")
     assert frame["hparam.lr"].between(0.005, 0.01).all() and (frame["hparam.hidden_dim"] == 16).all()
     (folder / "my.py").write_text((folder / "my.py").read_text().replace("16", "24"))
-    changed = seqsweep(folder, *arguments)
+    changed = run(folder, *arguments)
     assert changed.returncode == 1 and "space_source" in changed.stderr
 
 
 def test_spaces_are_printed_with_their_conditions() -> None:
-    done = seqsweep(ROOT, "spaces", "--models", "sasrec,gru4rec", "--points")
+    done = run(ROOT, "spaces", "--models", "sasrec,gru4rec", "--points")
     assert done.returncode == 0, done.stderr
     spaces, points = done.stdout.split("sasrec: tried first")
     lines = [line.split("  ") for line in spaces.splitlines()]
@@ -331,7 +306,7 @@ def test_spaces_are_printed_with_their_conditions() -> None:
 def test_models_that_use_time_are_left_out_of_all_where_there_is_none(folder: Path) -> None:
     """And every family that can be trained has its first point finished."""
     arguments = ("run", "--data", "timeless.txt", "--name", "all", "--models", "all", "--trials", "4")
-    done = seqsweep(folder, *arguments, "--max-epochs", "1", "--finalists", "0", *TINY)
+    done = run(folder, *arguments, "--max-epochs", "1", "--finalists", "0", *TINY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tisasrec, hstu is left out" in done.stdout.replace("\n", " ")
     frame = pd.read_parquet(folder / "runs/all/leaderboard.parquet")

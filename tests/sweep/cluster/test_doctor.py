@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import ray
 from packaging.specifiers import SpecifierSet
-from typer.testing import CliRunner
 
-from seqsweep.sweep.cli.app import app
 from seqsweep.sweep.cluster import doctor
 from seqsweep.sweep.cluster.doctor import GIB, Finding
+from tests.commands import called
 
 FAST = 10.0**9
 
@@ -162,9 +161,9 @@ def test_the_exit_status_tells_of_problems_alone(
 ) -> None:
     found = [Finding("ok", "a"), Finding(level, "b", "do c")]
     monkeypatch.setattr(doctor, "examine", lambda runs, cache: iter(found))
-    done = CliRunner().invoke(app, ["doctor"])
+    done = called("doctor")
     assert done.exit_code == status and "-> do c" in done.stdout
-    done = CliRunner().invoke(app, ["doctor", "--json"])
+    done = called("doctor", "--json")
     assert done.exit_code == status
     assert json.loads(done.stdout)[1] == {"level": level, "what": "b", "advice": "do c"}
 

@@ -1,9 +1,7 @@
 """What users run: `seqsweep run` with all its defaults, to the end."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,9 +10,10 @@ import pandas as pd
 import pytest
 
 from seqsweep.sweep.study.study import Study
+from tests.commands import start
 
 ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-m", "seqsweep", "run", "--data", "log.txt", "--name", "mine"]
+COMMAND = ("run", "--data", "log.txt", "--name", "mine")
 
 
 @pytest.fixture
@@ -31,18 +30,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        COMMAND,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def kill_during_finalists(folder: Path, driver: subprocess.Popen[str]) -> None:
     while not (folder / "runs/mine/study.journal").exists():
         assert driver.poll() is None
@@ -57,10 +44,10 @@ def kill_during_finalists(folder: Path, driver: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["uninterrupted", "killed"])
 def test_a_default_study_ends(folder: Path, is_killed: bool) -> None:
-    driver = start(folder)
+    driver = start(folder, *COMMAND)
     if is_killed:
         kill_during_finalists(folder, driver)
-        driver = start(folder)
+        driver = start(folder, *COMMAND)
     output, _ = driver.communicate(timeout=240)
     assert driver.returncode == 0, output
     assert (folder / "runs/mine/best/model.safetensors").is_file() and "best model: runs/mine/best" in output

@@ -3,10 +3,7 @@
 `plain` has ended; of `stopped` the driver was killed among the finalists; `pareto` has two objectives.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +11,7 @@ import pytest
 
 from seqsweep import load_epochs, load_leaderboard, load_model
 from seqsweep.sweep.study.study import Study
+from tests.commands import run
 
 ROOT = Path(__file__).parents[3]
 FIXTURES = ROOT / "tests/fixtures/studies-2026-12"
@@ -27,17 +25,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def seqsweep(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "seqsweep", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout
+def seqsweep(folder: Path, *words: str) -> str:
+    done = run(folder, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 

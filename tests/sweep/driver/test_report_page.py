@@ -2,19 +2,18 @@ from pathlib import Path
 
 import optuna
 import pytest
-from typer.testing import CliRunner
 
 import seqsweep.sweep.driver.report_page
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import read_manifest
 from seqsweep.search_spaces import Hparam
-from seqsweep.sweep.cli.app import app
 from seqsweep.sweep.driver.publish import Publisher
 from seqsweep.sweep.driver.report_page import ReportWriter, about, data_facts
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.study import Study
+from tests.commands import called
 from tests.reports import FACTS
 
 
@@ -99,7 +98,7 @@ def test_report_as_a_command(tmp_path: Path) -> None:
             Publisher(study, tmp_path / name, FACTS, []).write()
 
     def seqsweep(*arguments: str) -> tuple[int, str]:
-        done = CliRunner().invoke(app, ["report", *arguments, "--runs", str(tmp_path)])
+        done = called("report", *arguments, "--runs", str(tmp_path))
         return done.exit_code, done.output
 
     assert seqsweep("one")[0] == 0 and (tmp_path / "one/report.html").is_file()

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from typer.testing import CliRunner
 
-from seqsweep.sweep.cli.app import app
 from seqsweep.sweep.cli.jobs import flags_of
 from seqsweep.sweep.errors import ClusterError, ConfigError, UserError
 from seqsweep.sweep.jobs import fetch, shipping
@@ -38,6 +36,7 @@ from seqsweep.sweep.jobs.shipping import (
     shipped_settings,
 )
 from seqsweep.sweep.settings.study_config import StudyConfig
+from tests.commands import called
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = Launch()
@@ -323,7 +322,7 @@ def test_a_parcel_has_a_bound(study: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_command_on_the_head_prints_a_parcel(study: Path) -> None:
-    done = CliRunner().invoke(app, ("parcel", "mine", "--runs", str(study.parent)))
+    done = called("parcel", "mine", "--runs", str(study.parent))
     assert done.exit_code == 0
     with tarfile.open(fileobj=io.BytesIO(read_frame(done.stdout))) as tar:
         assert "leaderboard.parquet" in tar.getnames()
@@ -433,7 +432,7 @@ def test_a_mistake_is_told_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, (*arguments, "--address", "http://127.0.0.1:9"))
+    done = called(*arguments, "--address", "http://127.0.0.1:9")
     assert done.exit_code == status
     for word in words:
         assert word in done.stderr
