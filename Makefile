@@ -1,5 +1,5 @@
 # make sweep   environment, then the main job on the generated log
-# make test    environment, then checks and all tests
+# make test    environment, then checks and all tests; make test-fast: no checks, and what is done in a minute
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +8,9 @@ BENCHES := train_epoch rank_users growth large_catalogue tisasrec_memory mhc_ove
 	sweep_overhead study_cost evaluation_schedule
 SEARCHES := pruning sweep_vs_plain_tune  # two studies each: hours at full length
 READY := $(VENV)/.ready
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile  # a file stays in one process, and shares its Ray
 
-.PHONY: sweep test check faults cluster cluster-short cluster-tools browser-tools bench bench-peers docs format clean
+.PHONY: sweep test test-fast check faults cluster cluster-short cluster-tools browser-tools bench bench-peers docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, got {v[0]}.{v[1]}; set PYTHON=python3.11" if v < (3, 11) else 0)'
@@ -26,7 +27,10 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -m "not faults and not cluster"
+	$(BIN)/pytest $(PARALLEL) -m "not faults and not cluster"
+
+test-fast: $(READY)  # what needs neither Ray nor a process of its own: a minute or two
+	$(BIN)/pytest $(PARALLEL) -m "not faults and not cluster and not slow"
 
 faults: $(READY)  # the fault campaign in its long form
 	$(BIN)/pytest -m faults tests/faults
