@@ -37,3 +37,8 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def output_of(driver: subprocess.Popen[str]) -> str:
+    """What a driver that has ended printed: why, if it should not have."""
+    return driver.communicate(timeout=60)[0]

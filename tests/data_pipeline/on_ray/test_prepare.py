@@ -31,6 +31,7 @@ from seqsweep.data_pipeline.schema import Manifest, Shard
 from seqsweep.data_pipeline.store import MANIFEST, read_manifest
 
 ROOT = Path(__file__).parents[3]
+ON_RAY = "seqsweep.data_pipeline.on_ray.prepare"
 Same = Callable[[DataConfig], Manifest]
 WriteParts = Callable[..., str]
 
@@ -220,7 +221,7 @@ def test_random_logs(
     generator = np.random.default_rng(seed)
     monkeypatch.setattr(files, "PENDING_IDS", 3)
     monkeypatch.setattr(files, "BLOCK_ROWS", 8)
-    monkeypatch.setattr(prepare, "GROUP_ROWS", 20)
+    monkeypatch.setattr(f"{ON_RAY}.GROUP_ROWS", 20)
     sizes = generator.integers(1, 60, 5)
     tables = [
         log_table(100 * seed + number, int(size), num_users=12, num_times=20)
@@ -310,7 +311,7 @@ def test_stopped_in_the_middle_leaves_nothing(
 
     config, cache = DataConfig(path=parts(log_table(0))), tmp_path / "cache"
     with monkeypatch.context() as patch:
-        patch.setattr("seqsweep.data_pipeline.on_ray.prepare.describe", stop)
+        patch.setattr(f"{ON_RAY}.describe", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare_distributed(config, cache, print)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
@@ -329,7 +330,7 @@ def test_a_second_run_and_one_alone_find_the_folder(
 ) -> None:
     config = DataConfig(path=parts(log_table(0)))
     folder = prepare_distributed(config, tmp_path / "cache", print)
-    monkeypatch.setattr(prepare, "read_files", None)
+    monkeypatch.setattr(f"{ON_RAY}.read_files", None)
     assert prepare_distributed(config, tmp_path / "cache", print) == folder
     assert prepare_distributed(DataConfig(path=str(folder)), tmp_path / "cache", print) == folder
     monkeypatch.setattr("seqsweep.data_pipeline.preparing.prepare.read_interactions", None)
@@ -337,7 +338,7 @@ def test_a_second_run_and_one_alone_find_the_folder(
 
 
 def test_the_generated_log_is_left_to_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "prepare", lambda config, cache, notify: cache / config.path)
+    monkeypatch.setattr(f"{ON_RAY}.prepare", lambda config, cache, notify: cache / config.path)
     assert prepare_distributed(DataConfig(), tmp_path, print) == tmp_path / "demo"
 
 
@@ -347,7 +348,7 @@ def test_a_cluster_that_fails_is_told_in_one_message(
     def fail(*_: object) -> None:
         raise OutOfMemoryError("Task was killed\nmore of it")  # type: ignore[no-untyped-call]
 
-    monkeypatch.setattr(prepare, "read_files", fail)
+    monkeypatch.setattr(f"{ON_RAY}.read_files", fail)
     message = raised(DataConfig(path=parts(log_table(0))), tmp_path / "cache")
     assert "the cluster failed while preparing it (Task was killed); give it more memory" in message
 
@@ -363,7 +364,7 @@ def test_a_worker_that_does_not_see_the_cache(
     def write_elsewhere(rows: Dataset, folder: Path, *rest: Any) -> list[Written]:
         return write_shards(rows, folder / "unseen" / folder.name, *rest)
 
-    monkeypatch.setattr(prepare, "write_shards", write_elsewhere)
+    monkeypatch.setattr(f"{ON_RAY}.write_shards", write_elsewhere)
     message = raised(DataConfig(path=parts(log_table(0))), tmp_path / "cache")
     assert "the cache must be a folder that all nodes share" in message
 
@@ -387,7 +388,7 @@ import logging, sys
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from seqsweep.data_pipeline import distributed
+from seqsweep.data_pipeline.on_ray import prepare
 from seqsweep.data_pipeline.config import DataConfig
 
 quick = {"health_check_failure_threshold": 2, "health_check_period_ms": 500}

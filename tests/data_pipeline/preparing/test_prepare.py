@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_nothing(write: Write, tmp_path: Path, monkeypatch: p
 SLOW_PREPARE = """
 import sys, time
 from pathlib import Path
-from seqsweep.data_pipeline import build
+from seqsweep.data_pipeline.preparing import build
 from seqsweep.data_pipeline.preparing.prepare import DataConfig, prepare
 write = build.write_ids
 def slow(*arguments):

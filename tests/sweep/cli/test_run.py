@@ -12,7 +12,7 @@ import pytest
 from seqsweep.sweep.cli.run import settings_path
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.study.study import Study
-from tests.commands import called, run, start
+from tests.commands import called, output_of, run, start
 
 ROOT = Path(__file__).parents[3]
 TINY = ("--fix", "hidden_dim=16", "--fix", "max_len=20")
@@ -97,7 +97,7 @@ def test_a_driver_that_was_ended_goes_on(folder: Path, name: signal.Signals) -> 
     journal = folder / "runs/small/study.journal"
     deadline = time.monotonic() + 120
     while not (journal.exists() and b'"epoch.3"' in journal.read_bytes()):  # the first rung
-        assert time.monotonic() < deadline and driver.poll() is None
+        assert time.monotonic() < deadline and driver.poll() is None, output_of(driver)
         time.sleep(0.05)
     driver.send_signal(name)
     output, _ = driver.communicate(timeout=60)

@@ -18,6 +18,7 @@ from seqsweep.sweep.cluster.tune_run import Trainable, run_trials
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.settings.budgets import FinalistConfig
 from seqsweep.sweep.study.study import SearchConfig, Study
+from tests.commands import output_of
 
 Faults = Mapping[tuple[int, int, int], str]  # by trial, attempt and epoch: what happens after its report
 
@@ -345,7 +346,7 @@ import signal, sys, time
 from pathlib import Path
 import ray
 sys.path.insert(0, sys.argv[3])
-from test_tuner import open_study, run, toy
+from test_tune_run import open_study, run, toy
 
 folder = Path(sys.argv[1])
 ray.init(address=sys.argv[2], log_to_driver=False, logging_level=40)
@@ -369,8 +370,9 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, ray_address: str) 
             text=True,
         )
 
-    def wait_for_epochs(count: int) -> None:
+    def wait_for_epochs(driver: subprocess.Popen[str], count: int) -> None:
         while True:
+            assert driver.poll() is None, output_of(driver)
             if (tmp_path / "study.journal").exists() and "epoch." in (tmp_path / "study.journal").read_text():
                 with Study.read(tmp_path) as reader:
                     if len(reader.epoch_records()) >= count:
@@ -378,7 +380,7 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, ray_address: str) 
             time.sleep(0.05)
 
     first = start()
-    wait_for_epochs(9)
+    wait_for_epochs(first, 9)
     first.kill()
     first.communicate()
     with Study.read(tmp_path) as reader:
@@ -386,7 +388,7 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path, ray_address: str) 
     assert [record.trial for record in after_kill if record.state == "running"]
 
     second = start()
-    wait_for_epochs(len([e for r in after_kill for e in range(r.epochs or 0)]) + 6)
+    wait_for_epochs(second, len([e for r in after_kill for e in range(r.epochs or 0)]) + 6)
     second.send_signal(signal.SIGINT)
     sent_at = time.monotonic()
     output, _ = second.communicate()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqsweep.results import files as files_module
 from seqsweep.results.metrics import Ranks
-from seqsweep.sweep.storage import files as files_module
 from seqsweep.sweep.storage.trial_files import UserRanks, checkpoint_path, ranks_path, read_ranks, write_ranks
 
 
