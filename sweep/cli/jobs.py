@@ -216,6 +216,7 @@ def _submit_study(
     launch: Launch,
     command: str,
 ) -> int:
+    from seqsweep.sweep.cli.run import settings_path
     from seqsweep.sweep.errors import ConfigError
     from seqsweep.sweep.jobs.client import STOP_WAIT_S, Cluster
     from seqsweep.sweep.jobs.shipping import (
@@ -227,7 +228,11 @@ def _submit_study(
     )
     from seqsweep.sweep.settings.study_config import StudyConfig
 
-    config = StudyConfig.build(given) if settings is None else StudyConfig.load(Path(settings), given)
+    if settings is None:
+        config = StudyConfig.build(given)
+    else:
+        path, _ = settings_path(settings, Path(given.get("runs", RUNS)))
+        config = StudyConfig.load(path, given)
     check_before_shipping(config)
     toml = shipped_settings(config, launch)
     cluster = Cluster(address)

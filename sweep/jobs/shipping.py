@@ -70,7 +70,6 @@ def run_words(config: StudyConfig, warm_start: str | None, launch: Launch) -> st
 
 def shipped_settings(config: StudyConfig, launch: Launch) -> str:
     """TOML as the driver reads it on the head: what was set, files named as they are found there."""
-
     values = config.model_dump(
         mode="json", exclude_none=True, exclude_unset=True, exclude={"runs": True, "cache": True}
     )

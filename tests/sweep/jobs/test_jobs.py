@@ -439,6 +439,18 @@ def test_a_mistake_is_told_before_anything_is_sent(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_study_is_named_as_for_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings are those of its study.toml: the wrong one there is what is complained of."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/mine"
+    folder.mkdir(parents=True)
+    (folder / "study.toml").write_text("[search]\ntrials = 0\n")
+    done = called("submit", "mine", "--address", "http://127.0.0.1:9")
+    assert done.exit_code == 1 and "search.trials" in done.stderr
+    done = called("submit", "yours", "--address", "http://127.0.0.1:9")
+    assert done.exit_code == 1 and "there is no study 'yours'" in done.stderr
+
+
 # Logs
 
 LOG = "2026 INFO Runtime env is setting up.\nRunning entrypoint for job mine-1: a; b\nfirst\nsecond\nthird\n"
