@@ -30,7 +30,9 @@ from seqsweep.results.metrics import METRICS
 from seqsweep.search_spaces import SEARCH_SPACES
 from seqsweep.search_spaces.compose import compose
 from seqsweep.sweep.driver.publish import Publisher
-from seqsweep.sweep.study.study import JOURNAL_NAME, SearchConfig, Study
+from seqsweep.sweep.settings.search import SearchConfig
+from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
+from seqsweep.sweep.study.study import Study
 
 NUM_TPE = 20  # proposals of TPE at each of its sizes
 NUM_FSYNCS = 200

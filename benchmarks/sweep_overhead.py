@@ -16,8 +16,9 @@ import optuna
 from benchmarks.record import add_folder, measured, show, write
 from seqsweep.sweep.cluster.connect import connect
 from seqsweep.sweep.cluster.tune_run import run_trials
+from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.settings.study_config import HardwareConfig
-from seqsweep.sweep.study.study import SearchConfig, Study
+from seqsweep.sweep.study.study import Study
 
 
 def trivial(config: dict[str, Any]) -> None:

@@ -41,9 +41,9 @@ from seqsweep.data_pipeline.store import open_log
 from seqsweep.search_spaces import KNOWN_GOOD
 from seqsweep.search_spaces.points import points_to_enqueue
 from seqsweep.sweep.errors import StudyError
+from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
 from seqsweep.sweep.study.optuna_study import suggest_grace
 from seqsweep.sweep.study.reader import StudyReader
-from seqsweep.sweep.study.study import JOURNAL_NAME
 
 POLL_S = 0.2
 METRIC = "best_ndcg@10"  # the best so far: Tune's searcher learns a trial's last value

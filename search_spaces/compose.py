@@ -11,9 +11,7 @@ from seqsweep.search_spaces.branches import Asked, Space, hint_for, names_in, wa
 from seqsweep.search_spaces.common_hparams import Hparam
 from seqsweep.search_spaces.errors import SpaceError
 from seqsweep.search_spaces.pinned import WithoutGrid, bounds_of, pinned_space
-from seqsweep.search_spaces.points import point_for, point_in, points_to_enqueue, prefix_of
-
-__all__ = ["Space", "compose", "compose_user", "draws", "point_for", "point_in", "points_to_enqueue"]
+from seqsweep.search_spaces.points import prefix_of
 
 
 def compose(

@@ -14,24 +14,12 @@ from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.columnar import read_columnar, read_frame
 from seqsweep.data_pipeline.formats.columns import interactions_table, shown
-from seqsweep.data_pipeline.formats.describe import SourceGuess, describe_source
 from seqsweep.data_pipeline.formats.json_lines import read_json_lines
-from seqsweep.data_pipeline.formats.recognise import guess_format, input_files, source_format
+from seqsweep.data_pipeline.formats.recognise import input_files, source_format
 from seqsweep.data_pipeline.formats.text import read_text
 from seqsweep.data_pipeline.formats.text_file import told
 from seqsweep.data_pipeline.formats.text_layout import LAYOUTS
 from seqsweep.data_pipeline.formats.user_lines import read_sequences
-
-__all__ = [
-    "SOURCES",
-    "SourceGuess",
-    "describe_source",
-    "guess_format",
-    "input_files",
-    "read_interactions",
-    "read_table",
-    "source_format",
-]
 
 
 def _read_laid_out(form: str, file: Path, config: DataConfig) -> pa.Table:

@@ -14,7 +14,8 @@ from ray.data import Dataset
 
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
-from seqsweep.data_pipeline.formats.sources import read_interactions, source_format
+from seqsweep.data_pipeline.formats.recognise import source_format
+from seqsweep.data_pipeline.formats.sources import read_interactions
 from seqsweep.data_pipeline.on_ray.rows import FILE_SHIFT, Codes, Recode, Stored, dataset, update
 from seqsweep.data_pipeline.preparing.filters import codes
 from seqsweep.data_pipeline.schema import TimeUnit

@@ -35,7 +35,7 @@ from ray.exceptions import (
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.progress import TOLD_BYTES
-from seqsweep.data_pipeline.formats.sources import input_files, source_format
+from seqsweep.data_pipeline.formats.recognise import input_files, source_format
 from seqsweep.data_pipeline.on_ray.files import Log, hash_files, read_files
 from seqsweep.data_pipeline.on_ray.rows import (
     UNSEEN,

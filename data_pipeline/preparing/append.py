@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
-from seqsweep.data_pipeline.formats.sources import input_files, read_interactions
+from seqsweep.data_pipeline.formats.recognise import input_files
+from seqsweep.data_pipeline.formats.sources import read_interactions
 from seqsweep.data_pipeline.preparing.build import Columns, Notify, Ordered, Origin, filtered
 from seqsweep.data_pipeline.preparing.filters import Interactions, has_core
 from seqsweep.data_pipeline.preparing.fingerprint import compute_fingerprint, hash_inputs

@@ -8,7 +8,7 @@ from pathlib import Path
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.demo import DemoConfig
 from seqsweep.data_pipeline.formats.columns import named_columns
-from seqsweep.data_pipeline.formats.sources import source_format
+from seqsweep.data_pipeline.formats.recognise import source_format
 from seqsweep.data_pipeline.schema import SCHEMA_VERSION, Settings
 from seqsweep.data_pipeline.store import hash_file
 

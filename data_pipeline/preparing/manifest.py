@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seqsweep.data_pipeline import demo
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
-from seqsweep.data_pipeline.formats.sources import source_format
+from seqsweep.data_pipeline.formats.recognise import source_format
 from seqsweep.data_pipeline.formats.text_file import strip_compression
 from seqsweep.data_pipeline.preparing.fingerprint import preparation_settings
 from seqsweep.data_pipeline.schema import (

@@ -15,13 +15,12 @@ import pyarrow as pa
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.progress import reading
-from seqsweep.data_pipeline.formats.sources import input_files, read_interactions, read_table
+from seqsweep.data_pipeline.formats.recognise import input_files
+from seqsweep.data_pipeline.formats.sources import read_interactions, read_table
 from seqsweep.data_pipeline.preparing.build import Origin, build_log
 from seqsweep.data_pipeline.preparing.fingerprint import compute_fingerprint, hash_inputs
 from seqsweep.data_pipeline.schema import Manifest
 from seqsweep.data_pipeline.store import MANIFEST, NewerManifestError, damaged_files, read_manifest
-
-__all__ = ["DataConfig", "prepare", "prepare_table"]
 
 Notify = Callable[[str], None]
 Build = Callable[[Path], Manifest]  # writes into the folder that it is given

@@ -105,8 +105,8 @@ def retry(
     runs: Runs = RUNS,
 ) -> None:
     """Run failed trials again, under new numbers. Interrupted ones go on by themselves."""
+    from seqsweep.sweep.errors import StudyError
     from seqsweep.sweep.study.commands import Command
-    from seqsweep.sweep.study.study import StudyError
 
     if bool(trials) == failed:
         raise StudyError("name the trials to try again, or give --failed for all of them")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from seqsweep.results.files import replace_file
 from seqsweep.sweep.storage.bucket import BucketPath, StorageError, StudyPath
-from seqsweep.sweep.storage.study_folder import FETCHED
-from seqsweep.sweep.study.study import JOURNAL_NAME, Study
+from seqsweep.sweep.storage.study_folder import FETCHED, JOURNAL_NAME
+from seqsweep.sweep.study.study import Study
 
 SHARE_OF_TIME = 0.05  # at most so much of the driver's time goes into copying
 SECONDS_TO_TRY_AGAIN = 30.0

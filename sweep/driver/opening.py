@@ -8,7 +8,8 @@ from typing import Any
 from seqsweep.data_pipeline.store import SequenceLog
 from seqsweep.results.files import replace_text
 from seqsweep.search_spaces import GRACE_FACTORS, Hparam
-from seqsweep.search_spaces.compose import Space, draws
+from seqsweep.search_spaces.branches import Space
+from seqsweep.search_spaces.compose import draws
 from seqsweep.sweep.driver.study_space import build_space, families, first_points, fitted_space, space_source
 from seqsweep.sweep.driver.user_space import check_user_space
 from seqsweep.sweep.driver.view import View

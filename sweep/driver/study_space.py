@@ -11,23 +11,18 @@ import torch
 from seqsweep.data_pipeline.store import SequenceLog
 from seqsweep.models import MODELS
 from seqsweep.search_spaces import KNOWN_GOOD, SEARCH_SPACES, Hparam
-from seqsweep.search_spaces.compose import (
-    Space,
-    compose,
-    compose_user,
-    point_for,
-    point_in,
-    points_to_enqueue,
-)
+from seqsweep.search_spaces.branches import Space
+from seqsweep.search_spaces.compose import compose, compose_user
+from seqsweep.search_spaces.points import point_for, point_in, points_to_enqueue
 from seqsweep.sweep.driver.user_space import load_space
 from seqsweep.sweep.driver.view import View
 from seqsweep.sweep.engine.hparams import pins_by_family
-from seqsweep.sweep.errors import ConfigError
+from seqsweep.sweep.errors import ConfigError, StudyError
 from seqsweep.sweep.settings.protocol import ProtocolConfig
 from seqsweep.sweep.settings.study_config import ALL, SpaceConfig
 from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.finalists import ranked
-from seqsweep.sweep.study.study import Study, StudyError
+from seqsweep.sweep.study.study import Study
 
 WARM_START_TRIALS = 3  # as many as are finalists by default
 

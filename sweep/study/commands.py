@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqsweep.results.files import replace_text
 from seqsweep.results.schema import Hparam
-from seqsweep.sweep.errors import UserError
+from seqsweep.search_spaces.branches import Space
+from seqsweep.sweep.errors import StudyError, UserError
 from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.journal import StudyLockedError
-from seqsweep.sweep.study.sampling import Space
-from seqsweep.sweep.study.study import Study, StudyError
+from seqsweep.sweep.study.study import Study
 
 FOLDER = "commands"
 SECONDS_BETWEEN = 0.5  # between two looks of the driver

@@ -11,11 +11,12 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 
 from seqsweep.results.schema import Hparam
+from seqsweep.search_spaces.branches import Space
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.study.attributes import StudyAttributes, of_study, record_of_study
 from seqsweep.sweep.study.pruning import RungTable
-from seqsweep.sweep.study.sampling import Space, check_point
+from seqsweep.sweep.study.sampling import check_point
 
 USUAL_BATCH_SIZE = 128
 STEPS_BEFORE_RUNG = 250

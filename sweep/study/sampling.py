@@ -32,9 +32,6 @@ from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.search import SamplerName
 from seqsweep.sweep.study.pruning import StudyView, of_search
 
-__all__ = ["SamplerName", "Space", "check_point", "check_sampler", "make_sampler", "sample_hparams"]
-
-
 # What TPE and CMA-ES look at: of 15 parameters a proposal takes TPE some 35 ms of this many trials.
 MAX_BEST_TRIALS = 100
 MAX_LATEST_TRIALS = 200

@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from seqsweep.results.schema import Hparam
+from seqsweep.search_spaces.branches import Space
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.seeds import derive_seed, trial_seed
 from seqsweep.sweep.settings.budgets import FinalistConfig
@@ -45,11 +46,9 @@ from seqsweep.sweep.study.optuna_study import (
 )
 from seqsweep.sweep.study.pruning import family_view, make_pruner
 from seqsweep.sweep.study.reader import StudyReader, is_finalist, open_journal
-from seqsweep.sweep.study.sampling import Outlook, Space, make_sampler, sample_hparams
+from seqsweep.sweep.study.sampling import Outlook, make_sampler, sample_hparams
 from seqsweep.sweep.study.trial_records import STATES, epoch_attribute, objective_values, reports_in
 from seqsweep.sweep.study.trial_request import LiveTrial, TrialRequest
-
-__all__ = ["JOURNAL_NAME", "LiveTrial", "SearchConfig", "Study", "StudyError", "TrialRequest"]
 
 NUM_FIRST_ERRORS = 3  # so many trials that all fail by errors of their code stop the study
 MAX_TRACEBACK_CHARS = 20_000

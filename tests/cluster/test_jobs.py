@@ -24,7 +24,8 @@ from typing import TypeVar
 import pandas as pd
 import pytest
 
-from seqsweep.sweep.study.study import Study, StudyError
+from seqsweep.sweep.errors import StudyError
+from seqsweep.sweep.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "http://127.0.0.1:8265"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from seqsweep.sweep.study.study import JOURNAL_NAME, Study
+from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
+from seqsweep.sweep.study.study import Study
 from tests.cluster.launcher import start_sshd, why_not_launched, write_cluster
 from tests.cluster.nodes import ROOT, Network, Node, wait_until
 

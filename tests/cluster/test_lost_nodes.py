@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seqsweep.results.leaderboard import load_leaderboard
-from seqsweep.sweep.study.study import JOURNAL_NAME, Study
+from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
+from seqsweep.sweep.study.study import Study
 from tests.cluster.nodes import Network, Node, wait_until
 from tests.cluster.ray_nodes import Cluster, start_head, start_worker, wait_for, wait_to_join
 from tests.faults.campaign import Seconds, Tally, check_end, look, seconds_in_checkpoint

@@ -8,9 +8,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.cuts import Cut
 from seqsweep.data_pipeline.errors import DataError
-from seqsweep.data_pipeline.preparing.prepare import DataConfig, prepare
+from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.schema import TimeUnit
 from seqsweep.data_pipeline.split import (
     Targets,

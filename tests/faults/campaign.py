@@ -23,9 +23,10 @@ import pandas as pd
 import torch
 
 from seqsweep.results.schema import EpochRecord
+from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
 from seqsweep.sweep.storage.trial_files import checkpoint_path, load_checkpoint
 from seqsweep.sweep.study.optuna_study import rungs_of
-from seqsweep.sweep.study.study import JOURNAL_NAME, Study
+from seqsweep.sweep.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 WORKER_NAME = "ray::ImplicitFunc"

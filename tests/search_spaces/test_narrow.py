@@ -8,9 +8,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from seqsweep.search_spaces import KNOWN_GOOD, SEARCH_SPACES, Hparam
 from seqsweep.search_spaces.branches import walk
-from seqsweep.search_spaces.compose import compose, compose_user, draws, points_to_enqueue
+from seqsweep.search_spaces.compose import compose, compose_user, draws
 from seqsweep.search_spaces.errors import SpaceError
 from seqsweep.search_spaces.narrow import Choices, Range, narrow_distribution, parse_narrowing
+from seqsweep.search_spaces.points import points_to_enqueue
 
 NAMES = list(SEARCH_SPACES)
 NONE: dict[str, dict[str, Hparam]] = {name: {} for name in NAMES}

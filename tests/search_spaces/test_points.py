@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqsweep.search_spaces import KNOWN_GOOD, SEARCH_SPACES, Hparam
-from seqsweep.search_spaces.compose import compose, point_for, points_to_enqueue
+from seqsweep.search_spaces.compose import compose
 from seqsweep.search_spaces.errors import SpaceError
+from seqsweep.search_spaces.points import point_for, points_to_enqueue
 from seqsweep.sweep.study.sampling import check_point
 
 NAMES = list(SEARCH_SPACES)

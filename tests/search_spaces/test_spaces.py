@@ -5,9 +5,9 @@ import pytest
 
 from seqsweep.search_spaces import GRACE_FACTORS, KNOWN_GOOD, SEARCH_SPACES, Hparam
 from seqsweep.search_spaces.common_hparams import nearest
-from seqsweep.search_spaces.compose import compose, draws, points_to_enqueue
+from seqsweep.search_spaces.compose import compose, draws
 from seqsweep.search_spaces.describe import describe_space
-from seqsweep.search_spaces.points import affords_ce
+from seqsweep.search_spaces.points import affords_ce, points_to_enqueue
 from seqsweep.search_spaces.sasrec import sasrec
 
 NAMES = list(SEARCH_SPACES)

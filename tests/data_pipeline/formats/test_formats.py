@@ -13,7 +13,8 @@ import pytest
 
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
-from seqsweep.data_pipeline.formats.sources import input_files, read_interactions, read_table, source_format
+from seqsweep.data_pipeline.formats.recognise import input_files, source_format
+from seqsweep.data_pipeline.formats.sources import read_interactions, read_table
 from seqsweep.data_pipeline.formats.text_file import COMPRESSIONS, Codec
 from seqsweep.data_pipeline.formats.user_lines import BLOCK_BYTES
 

@@ -13,7 +13,7 @@ import pytest
 
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
-from seqsweep.data_pipeline.formats.sources import source_format
+from seqsweep.data_pipeline.formats.recognise import source_format
 from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import open_log, read_item_ids, read_user_ids
 from tests.data_pipeline.formats.fuzz_corpus import Damaged, corpus

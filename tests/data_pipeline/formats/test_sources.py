@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.byte_streams import PlainIntegers, SingleSeparator, SqueezedBlanks
-from seqsweep.data_pipeline.formats.recognise import FORMATS
-from seqsweep.data_pipeline.formats.sources import read_interactions, source_format
+from seqsweep.data_pipeline.formats.recognise import FORMATS, source_format
+from seqsweep.data_pipeline.formats.sources import read_interactions
 from seqsweep.data_pipeline.formats.text_file import COMPRESSIONS
 
 Write = Callable[[str, str | bytes], Path]

@@ -46,8 +46,9 @@ from seqsweep.sweep.engine.training import train
 from seqsweep.sweep.engine.workers import ALONE, Workers
 from seqsweep.sweep.settings.budgets import TrainBudget
 from seqsweep.sweep.settings.protocol import ProtocolConfig
+from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.storage.trial_files import checkpoint_path, load_checkpoint
-from seqsweep.sweep.study.study import SearchConfig, Study
+from seqsweep.sweep.study.study import Study
 from tests.logs import random_log
 from tests.models.test_contract import VARIANTS
 

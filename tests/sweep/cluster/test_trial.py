@@ -30,6 +30,7 @@ from seqsweep.sweep.engine.opened_log import open_data
 from seqsweep.sweep.engine.ranking import ModelScorer, Ranker
 from seqsweep.sweep.settings.budgets import FinalistConfig, TrainBudget
 from seqsweep.sweep.settings.protocol import ProtocolConfig
+from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.storage.trial_files import (
     checkpoint_path,
     load_checkpoint,
@@ -37,7 +38,7 @@ from seqsweep.sweep.storage.trial_files import (
     read_ranks,
     save_checkpoint,
 )
-from seqsweep.sweep.study.study import SearchConfig, Study
+from seqsweep.sweep.study.study import Study
 from tests.logs import random_log
 
 CPU = torch.device("cpu")

@@ -17,7 +17,8 @@ from seqsweep.sweep.cluster import tune_adapters, tune_run
 from seqsweep.sweep.cluster.tune_run import Trainable, run_trials
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.settings.budgets import FinalistConfig
-from seqsweep.sweep.study.study import SearchConfig, Study
+from seqsweep.sweep.settings.search import SearchConfig
+from seqsweep.sweep.study.study import Study
 from tests.commands import output_of
 
 Faults = Mapping[tuple[int, int, int], str]  # by trial, attempt and epoch: what happens after its report

@@ -20,7 +20,7 @@ from seqsweep.sweep.driver.bucket_mirror import Mirror, OtherDriverError
 from seqsweep.sweep.errors import UserError
 from seqsweep.sweep.jobs.fetch import fetch_from_store
 from seqsweep.sweep.storage.bucket import BucketPath, StorageError
-from seqsweep.sweep.study.study import JOURNAL_NAME
+from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,7 +6,8 @@ import pytest
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.driver.budget import Budget, folder_bytes
 from seqsweep.sweep.settings.budgets import BudgetConfig
-from seqsweep.sweep.study.study import SearchConfig, Study
+from seqsweep.sweep.settings.search import SearchConfig
+from seqsweep.sweep.study.study import Study
 
 
 def space(trial: optuna.Trial) -> dict[str, Hparam]:

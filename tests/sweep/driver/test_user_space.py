@@ -5,8 +5,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from seqsweep.search_spaces.compose import compose_user, draws, point_in
+from seqsweep.search_spaces.compose import compose_user, draws
 from seqsweep.search_spaces.errors import SpaceError
+from seqsweep.search_spaces.points import point_in
 from seqsweep.sweep.driver.user_space import check_user_space, load_space
 from seqsweep.sweep.errors import ConfigError
 

@@ -11,11 +11,12 @@ import optuna
 import pytest
 
 from seqsweep.results.schema import Hparam
-from seqsweep.sweep.errors import UserError
+from seqsweep.search_spaces.branches import Space
+from seqsweep.sweep.errors import StudyError, UserError
+from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.study import commands
 from seqsweep.sweep.study.commands import FOLDER, Command, Inbox, execute, post
-from seqsweep.sweep.study.sampling import Space
-from seqsweep.sweep.study.study import SearchConfig, Study, StudyError
+from seqsweep.sweep.study.study import Study
 
 
 def space(trial: optuna.Trial) -> dict[str, Hparam]:

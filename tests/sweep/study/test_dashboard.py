@@ -20,9 +20,10 @@ import pytest
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.errors import ConfigError, StudyError
 from seqsweep.sweep.settings.search import SearchConfig
+from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
 from seqsweep.sweep.study.dashboard import REFUSAL, DashboardError, Server, StudyView, open_server, serve
 from seqsweep.sweep.study.journal import Journal, JournalError
-from seqsweep.sweep.study.study import JOURNAL_NAME, Study
+from seqsweep.sweep.study.study import Study
 
 ROOT = Path(__file__).parents[3]
 

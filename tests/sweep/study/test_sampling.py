@@ -13,7 +13,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from seqsweep.search_spaces import SEARCH_SPACES, Hparam
-from seqsweep.search_spaces.compose import Space, compose
+from seqsweep.search_spaces.branches import Space
+from seqsweep.search_spaces.compose import compose
 from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.search import SamplerName
 from seqsweep.sweep.study import sampling

@@ -12,12 +12,15 @@ from optuna.trial import TrialState
 
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.engine.hparams import TrainConfig
+from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.seeds import derive_seed, trial_seed
 from seqsweep.sweep.settings.budgets import FinalistConfig
-from seqsweep.sweep.storage.study_folder import FETCHED
+from seqsweep.sweep.settings.search import SearchConfig
+from seqsweep.sweep.storage.study_folder import FETCHED, JOURNAL_NAME
 from seqsweep.sweep.study.journal import Journal, StudyLockedError
 from seqsweep.sweep.study.optuna_study import USUAL_BATCH_SIZE
-from seqsweep.sweep.study.study import JOURNAL_NAME, SearchConfig, Study, StudyError, TrialRequest
+from seqsweep.sweep.study.study import Study
+from seqsweep.sweep.study.trial_request import TrialRequest
 
 
 def space(trial: optuna.Trial) -> dict[str, Hparam]:
