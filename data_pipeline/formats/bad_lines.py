@@ -10,10 +10,10 @@ from seqsweep.data_pipeline.formats.columns import Role, id_problem
 from seqsweep.data_pipeline.formats.separators import long_fields
 from seqsweep.data_pipeline.formats.text_file import (
     MAX_LINE_BYTES,
-    cut,
     explain_stream_error,
+    one_line,
     open_lines,
-    told,
+    quoted,
 )
 from seqsweep.data_pipeline.formats.text_layout import TextLayout
 from seqsweep.data_pipeline.formats.timestamps import EXPECTED_TIME, NUMBER, TimeKind, time_kind
@@ -26,16 +26,16 @@ def locate_bad_line(path: Path, layout: TextLayout, reason: str) -> DataError:
     try:
         for line, text, fields in layout.rows(path):
             if problem := _problem(fields, layout, kind):
-                return DataError(f"{path}, line {line}: {problem} (in {cut(text)})")
+                return DataError(f"{path}, line {line}: {problem} (in {quoted(text)})")
             if len(text) > MAX_LINE_BYTES:
-                return DataError(f"{path}, line {line}: {too_long()} (in {cut(text)})")
+                return DataError(f"{path}, line {line}: {too_long()} (in {quoted(text)})")
             if kind is None and "timestamp" in layout.columns:
                 kind = time_kind(fields[layout.columns["timestamp"]].strip())
     except OSError as error:
         return explain_stream_error(path, error)
     except csv.Error as error:
         return DataError(
-            f"{path}, line {line + 1}: {told(error)}; expected {layout.expected}; correct the row"
+            f"{path}, line {line + 1}: {one_line(error)}; expected {layout.expected}; correct the row"
         )
     return DataError(f"{path}: {reason}; expected {layout.expected}; check format and columns")
 
@@ -59,7 +59,7 @@ def open_quote(path: Path, layout: TextLayout) -> DataError | None:
                 start, first = first, reader.line_num + 1
         except csv.Error as error:
             return DataError(
-                f"{path}, line {first}: {told(error)}; expected {layout.expected}; correct the row"
+                f"{path}, line {first}: {one_line(error)}; expected {layout.expected}; correct the row"
             )
     try:
         with long_fields():
@@ -67,7 +67,7 @@ def open_quote(path: Path, layout: TextLayout) -> DataError | None:
     except csv.Error as error:
         if "end of data" in str(error):
             return DataError(
-                f"{path}, line {start}: a quotation mark is left open (in {cut(last)}); expected "
+                f"{path}, line {start}: a quotation mark is left open (in {quoted(last)}); expected "
                 f"{layout.expected}; close it, or double it where it is part of the text"
             )
     return None
@@ -92,7 +92,7 @@ def _problem(fields: list[str], layout: TextLayout, kind: TimeKind | None) -> st
 def _field_problem(role: Role, value: str, kind: TimeKind | None) -> str | None:
     if any("\udc80" <= character <= "\udcff" for character in value):
         return (
-            f"wrong encoding: the {role} {cut(value)} is not UTF-8; expected UTF-8; "
+            f"wrong encoding: the {role} {quoted(value)} is not UTF-8; expected UTF-8; "
             "convert the file, such as with `iconv -f LATIN1 -t UTF-8`"
         )
     if role == "timestamp":
@@ -100,7 +100,9 @@ def _field_problem(role: Role, value: str, kind: TimeKind | None) -> str | None:
     if role == "rating":
         fits = NUMBER.fullmatch(value)
         return (
-            None if fits else f"non-numeric rating {cut(value)}; expected a number; correct or remove the row"
+            None
+            if fits
+            else f"non-numeric rating {quoted(value)}; expected a number; correct or remove the row"
         )
     problem = id_problem(role, value) or (None if value else f"empty {role} id")
     return f"{problem}; expected an integer or a string; complete or remove the row" if problem else None
@@ -109,10 +111,12 @@ def _field_problem(role: Role, value: str, kind: TimeKind | None) -> str | None:
 def _time_problem(value: str, kind: TimeKind | None) -> str | None:
     own = time_kind(value)
     if own is None:
-        return f"{_fault(value)} timestamp {cut(value)}; expected {EXPECTED_TIME}; correct or remove the row"
+        return (
+            f"{_fault(value)} timestamp {quoted(value)}; expected {EXPECTED_TIME}; correct or remove the row"
+        )
     if kind is not None and own != kind:
         return (
-            f"timestamp {cut(value)} is written as {own}, those before as {kind}; "
+            f"timestamp {quoted(value)} is written as {own}, those before as {kind}; "
             "expected one form throughout; convert the column"
         )
     return None

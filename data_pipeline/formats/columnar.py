@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.columns import ROLES, Role, find_columns, first_bad_row
-from seqsweep.data_pipeline.formats.text_file import printable, told
+from seqsweep.data_pipeline.formats.text_file import one_line, printable
 from seqsweep.data_pipeline.formats.timestamps import EXPECTED_TIME, parse_times, time_kind
 
 COLUMNAR_SUFFIXES = {".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Feather"}
@@ -36,8 +36,8 @@ def read_columnar(file: Path, config: DataConfig) -> pa.Table:
         table = _read_parquet(file, config) if _is_parquet(file) else _read_ipc(file, config)
     except UNREADABLE as error:
         raise DataError(
-            f"{file}: not readable as a {form} file: {told(error)}; expected a complete one; write or copy "
-            "it again"
+            f"{file}: not readable as a {form} file: {one_line(error)}; expected a complete one; write or "
+            "copy it again"
         ) from error
     return sound_columns(table, str(file))
 
@@ -54,7 +54,7 @@ def columnar_schema(file: Path) -> pa.Schema:
         with pa.memory_map(str(file)) as source:
             return _open_ipc(source).schema
     except UNREADABLE as error:
-        raise DataError(f"{file}: not readable: {told(error)}; write or copy it again") from error
+        raise DataError(f"{file}: not readable: {one_line(error)}; write or copy it again") from error
 
 
 def first_rows(file: Path, num_rows: int) -> list[dict[str, object]]:
@@ -66,7 +66,7 @@ def first_rows(file: Path, num_rows: int) -> list[dict[str, object]]:
         with pa.memory_map(str(file)) as source:
             return _first_rows(_ipc_batches(_open_ipc(source)), num_rows)
     except UNREADABLE as error:
-        raise DataError(f"{file}: not readable: {told(error)}; write or copy it again") from error
+        raise DataError(f"{file}: not readable: {one_line(error)}; write or copy it again") from error
 
 
 def _first_rows(batches: Iterable[pa.RecordBatch], num_rows: int) -> list[dict[str, object]]:
@@ -91,7 +91,7 @@ def read_frame(table: pa.Table | pd.DataFrame, config: DataConfig) -> pa.Table:
         batches = pa.table(list(columns.values()), names=list(columns)).to_batches()
         parts = gather(batches, {role: role for role in columns})
     except pa.ArrowException as error:
-        raise DataError(f"{where}: {told(error)}; expected plain columns; convert them") from error
+        raise DataError(f"{where}: {one_line(error)}; expected plain columns; convert them") from error
     if parts.num_rows == 0:
         raise DataError(
             f"{where}: the table is empty; expected one interaction a row, at least user and item"
@@ -115,7 +115,7 @@ def _from_pandas(column: pd.Series[Any], role: Role, where: str) -> AnyArray:
         row = next((row for row, kind in enumerate(kinds) if kind != kinds[0]), 0)
         raise DataError(
             f"{where}, row {row + 1}: the {role} column {str(column.name)!r} has a {kinds[row]}, the "
-            f"first one is a {kinds[0]} ({told(error)}); expected one plain type; convert it"
+            f"first one is a {kinds[0]} ({one_line(error)}); expected one plain type; convert it"
         ) from error
 
 
@@ -233,7 +233,7 @@ def _parse_times(column: pa.ChunkedArray[Any], where: str) -> pa.ChunkedArray[An
             if text is None or time_kind(text.strip()) != kind or kind is None:
                 fault = f"non-numeric or negative timestamp {str(text)[:80]!r}"
                 raise DataError(_explain(where, row, fault, "timestamp")) from error
-        raise DataError(f"{where}: {told(error)}; expected {EXPECTED_TIME}; convert them") from error
+        raise DataError(f"{where}: {one_line(error)}; expected {EXPECTED_TIME}; convert them") from error
 
 
 def _explain(where: str, row: int, problem: str, role: Role) -> str:

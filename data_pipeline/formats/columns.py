@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
-from seqsweep.data_pipeline.formats.text_file import cut, printable
+from seqsweep.data_pipeline.formats.text_file import printable, quoted
 from seqsweep.data_pipeline.formats.timestamps import encode_time
 
 Role = Literal["user", "item", "rating", "timestamp"]
@@ -69,10 +69,10 @@ def find_columns(names: Sequence[str], config: DataConfig, where: str) -> dict[R
         position = _usual_column(role, names)
         if role not in found and position is not None and position not in found.values():
             found[role] = position
-    return needed_columns(found, config, where, f"the columns are {shown(names)}")
+    return needed_columns(found, config, where, f"the columns are {name_list(names)}")
 
 
-def shown(names: Sequence[str]) -> str:
+def name_list(names: Sequence[str]) -> str:
     """Names in one line of bearable length."""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(printable(name, 40) for name in names[:20]) + more
@@ -101,7 +101,7 @@ def _named_column(role: Role, name: str, names: Sequence[str], where: str) -> in
     if name.isdecimal() and int(name) < len(names):
         return int(name)
     raise DataError(
-        f"{where}: missing column {name!r} for {role}: the columns are {shown(names)}; "
+        f"{where}: missing column {name!r} for {role}: the columns are {name_list(names)}; "
         f"choose one of them by name, or by number from 0 to {len(names) - 1}"
     )
 
@@ -228,5 +228,5 @@ def id_problem(role: Role, value: object) -> str | None:
     """What keeps an id from being one, unless it is empty."""
     for mark, name in NOT_IN_IDS.items():
         if isinstance(value, str) and mark in value:
-            return f"{name} in the {role} id {cut(value)}"
+            return f"{name} in the {role} id {quoted(value)}"
     return None

@@ -19,12 +19,12 @@ from seqsweep.data_pipeline.formats.columnar import gather
 from seqsweep.data_pipeline.formats.columns import Role, find_columns, first_bad_row, id_problem
 from seqsweep.data_pipeline.formats.text_file import (
     MAX_LINE_BYTES,
-    cut,
     explain_stream_error,
+    one_line,
     open_bytes,
     open_lines,
+    quoted,
     read_head,
-    told,
 )
 from seqsweep.data_pipeline.formats.timestamps import EXPECTED_TIME, NUMBER, parse_times, time_kind
 
@@ -111,7 +111,7 @@ def read_json_lines(path: Path, config: DataConfig) -> pa.Table:
     except OSError as error:
         raise explain_stream_error(path, error) from error
     except pa.ArrowInvalid as error:
-        raise _bad_line(path, layout, told(error)) from error
+        raise _bad_line(path, layout, one_line(error)) from error
 
 
 def _set(table: pa.Table, role: Role, column: pa.ChunkedArray[Any]) -> pa.Table:
@@ -170,15 +170,15 @@ def _parse_first(path: Path, number: int, line: str) -> None:
         return
     if _is_python_dict(line):
         raise DataError(
-            f"{where}: a Python dictionary and no JSON ({cut(line)}), as in the old Amazon files; expected "
-            f"{LINE}; convert every line with `json.dumps(ast.literal_eval(line))`"
+            f"{where}: a Python dictionary and no JSON ({quoted(line)}), as in the old Amazon files; "
+            f"expected {LINE}; convert every line with `json.dumps(ast.literal_eval(line))`"
         )
     if line.lstrip().startswith("{") and not line.rstrip().endswith("}"):
         raise DataError(
-            f"{where}: an object that does not end in its line ({cut(line)}); expected {LINE}; convert it, "
-            "such as with `jq -c .`"
+            f"{where}: an object that does not end in its line ({quoted(line)}); expected {LINE}; convert "
+            "it, such as with `jq -c .`"
         )
-    raise DataError(f"{where}: no JSON object ({cut(line)}); expected {LINE}; correct it, or set format")
+    raise DataError(f"{where}: no JSON object ({quoted(line)}); expected {LINE}; correct it, or set format")
 
 
 def _is_python_dict(line: str) -> bool:
@@ -198,7 +198,7 @@ def _bad_line(path: Path, layout: JsonLayout, reason: str) -> DataError:
         with open_lines(path) as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip() and (problem := _line_problem(line, layout)):
-                    return DataError(f"{path}, line {number}: {problem} (in {cut(line.rstrip())})")
+                    return DataError(f"{path}, line {number}: {problem} (in {quoted(line.rstrip())})")
     except OSError as error:
         return explain_stream_error(path, error)
     return DataError(f"{path}: {reason}; expected {LINE}; correct it, or set format and columns")
@@ -212,7 +212,7 @@ def _line_problem(line: str, layout: JsonLayout) -> str | None:
     except RecursionError:
         return f"too deeply nested; expected {LINE} with plain fields; remove the nested ones"
     except ValueError as error:
-        return f"no JSON: {told(error)}; expected {LINE}; correct or remove the line"
+        return f"no JSON: {one_line(error)}; expected {LINE}; correct or remove the line"
     if not isinstance(pairs, _Pairs):
         return f"no JSON object; expected {LINE}; correct or remove the line"
     names = [name for name, _ in pairs]
@@ -254,12 +254,12 @@ def _value_problem(role: Role, name: str, value: object, layout: JsonLayout) -> 
     if role == "timestamp":
         own = time_kind(text)
         if own is None:
-            return f"{'negative' if text.startswith('-') else 'non-numeric'} timestamp {cut(text)}; {end}"
+            return f"{'negative' if text.startswith('-') else 'non-numeric'} timestamp {quoted(text)}; {end}"
         first = time_kind(layout.times[0])
         if first not in (None, own):
-            return f"timestamp {cut(text)} is written as {own}, the first one as {first}; convert it"
+            return f"timestamp {quoted(text)} is written as {own}, the first one as {first}; convert it"
         return None
-    return f"non-numeric rating {cut(text)}; {end}" if NUMBER.fullmatch(text) is None else None
+    return f"non-numeric rating {quoted(text)}; {end}" if NUMBER.fullmatch(text) is None else None
 
 
 def _id_problem(role: Role, name: str, value: object, kind: Kind, usual: Kind, end: str) -> str | None:
@@ -273,7 +273,7 @@ def _id_problem(role: Role, name: str, value: object, kind: Kind, usual: Kind, e
             "as text"
         )
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return f"{role} id {cut(str(value))} is beyond 64 bits; {end}"
+        return f"{role} id {quoted(str(value))} is beyond 64 bits; {end}"
     if isinstance(value, str) and not value.strip():
         return f"empty {role} id; {end}"
     problem = id_problem(role, value)

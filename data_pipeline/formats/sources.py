@@ -13,11 +13,11 @@ from seqsweep.data_pipeline import demo
 from seqsweep.data_pipeline.config import DataConfig
 from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.columnar import read_columnar, read_frame
-from seqsweep.data_pipeline.formats.columns import interactions_table, shown
+from seqsweep.data_pipeline.formats.columns import interactions_table, name_list
 from seqsweep.data_pipeline.formats.json_lines import read_json_lines
 from seqsweep.data_pipeline.formats.recognise import input_files, source_format
 from seqsweep.data_pipeline.formats.text import read_text
-from seqsweep.data_pipeline.formats.text_file import told
+from seqsweep.data_pipeline.formats.text_file import one_line
 from seqsweep.data_pipeline.formats.text_layout import LAYOUTS
 from seqsweep.data_pipeline.formats.user_lines import read_sequences
 
@@ -68,14 +68,15 @@ def _joined(parts: Sequence[pa.Table], files: Sequence[Path], config: DataConfig
     first, first_file = there[0]
     for part, file in there:
         if part.column_names != first.column_names:
+            expected = f"{first_file} has {name_list(first.column_names)}"
             raise DataError(
-                f"{file}: has {shown(part.column_names)} where {first_file} has {shown(first.column_names)}; "
+                f"{file}: has {name_list(part.column_names)} where {expected}; "
                 "expected the same in all files; complete it, or choose files with a glob"
             )
     try:
         return interactions_table([part for part, _ in there])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(
-            f"{config.path}: {told(error)}; expected columns of one kind in all files, and timestamps that "
-            "fit 64 bits; convert them"
+            f"{config.path}: {one_line(error)}; expected columns of one kind in all files, and timestamps "
+            "that fit 64 bits; convert them"
         ) from error

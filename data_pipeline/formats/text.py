@@ -19,7 +19,12 @@ from seqsweep.data_pipeline.formats.byte_streams import (
     SqueezedBlanks,
 )
 from seqsweep.data_pipeline.formats.columns import first_bad_row
-from seqsweep.data_pipeline.formats.text_file import MAX_LINE_BYTES, explain_stream_error, open_bytes, told
+from seqsweep.data_pipeline.formats.text_file import (
+    MAX_LINE_BYTES,
+    explain_stream_error,
+    one_line,
+    open_bytes,
+)
 from seqsweep.data_pipeline.formats.text_layout import TextLayout
 from seqsweep.data_pipeline.formats.timestamps import TIME_TYPES, time_kind
 
@@ -53,7 +58,7 @@ def read_text(path: Path, layout: TextLayout) -> pa.Table:
     except OSError as error:
         raise explain_stream_error(path, error) from error
     except (pa.ArrowInvalid, CsvError) as error:
-        raise locate_bad_line(path, layout, told(error)) from error
+        raise locate_bad_line(path, layout, one_line(error)) from error
 
 
 def _parse(path: Path, layout: TextLayout) -> pa.Table:

@@ -25,7 +25,7 @@ MAGIC = {
 }
 
 
-def cut(text: str) -> str:
+def quoted(text: str) -> str:
     """Offending text, quoted and short enough for one message."""
     return repr(text if len(text) <= 80 else text[:80] + "...")
 
@@ -36,7 +36,7 @@ def printable(text: str, length: int = 80) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What a library says of an error, in one line and short enough for a message."""
     return printable(" ".join(str(error).split()), 300)
 
@@ -124,7 +124,7 @@ def explain_stream_error(path: Path, error: OSError) -> DataError:
     codec = COMPRESSIONS.get(path.suffix.lower())
     if codec is None:
         return DataError(
-            f"{path}: could not be read: {told(error)}; check the disk and the file's permissions"
+            f"{path}: could not be read: {one_line(error)}; check the disk and the file's permissions"
         )
     line = _count_readable_lines(path)
     if "runcated" in str(error):
@@ -133,7 +133,7 @@ def explain_stream_error(path: Path, error: OSError) -> DataError:
             "expected a complete file; copy or download it again"
         )
     return DataError(
-        f"{path}, line {line + 1}: not {codec} data from here on ({told(error)}); expected what the name "
+        f"{path}, line {line + 1}: not {codec} data from here on ({one_line(error)}); expected what the name "
         f"says; compress it again, or drop {path.suffix} from its name if it is not compressed"
     )
 

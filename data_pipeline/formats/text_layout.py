@@ -13,13 +13,13 @@ from seqsweep.data_pipeline.formats.columns import (
     Role,
     find_columns,
     is_usual_name,
+    name_list,
     named_columns,
     needed_columns,
     role_of_usual_name,
-    shown,
 )
 from seqsweep.data_pipeline.formats.separators import choose_separator, long_fields, split_line
-from seqsweep.data_pipeline.formats.text_file import Head, cut, open_lines, read_head, told
+from seqsweep.data_pipeline.formats.text_file import Head, one_line, open_lines, quoted, read_head
 
 # What columns without names mean: the forms of MovieLens, Amazon and the papers' preprocessed files.
 COLUMNS_BY_COUNT: dict[int, dict[Role, int]] = {
@@ -139,8 +139,8 @@ def _first_row(path: Path, head: Head, separator: str, quoted: bool) -> list[str
                 return next(csv.reader(head.lines, delimiter=separator))
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {head.num_blank + 1}: {told(error)}; expected fields, with every quotation mark "
-            "closed; correct the row"
+            f"{path}, line {head.num_blank + 1}: {one_line(error)}; expected fields, with every quotation "
+            "mark closed; correct the row"
         ) from error
     return split_line(head.lines[0], separator, quoted)
 
@@ -153,7 +153,7 @@ def recbole_layout(path: Path, config: DataConfig) -> TextLayout:
     typed = [match for match in matches if match is not None]
     if len(typed) < len(fields):
         raise DataError(
-            f"{where}: the header {cut(head.lines[0])} is not typed; expected names with types and tabs "
+            f"{where}: the header {quoted(head.lines[0])} is not typed; expected names with types and tabs "
             "between, such as user_id:token, item_id:token, timestamp:float; name the types, or for others "
             'set format="delimited"'
         )
@@ -227,10 +227,10 @@ def _with_columns(
         return replace(layout, columns=columns, expected=f"{count} columns as in the first row")
     if count not in usual_counts:
         raise DataError(
-            f"{where}: {count} columns in {cut(head.lines[0])}; expected {layout.expected}; where they mean "
-            f'something else, number them from 0, such as columns={{"user": "0", "item": "1"}}; {way_out}'
+            f"{where}: {count} columns in {quoted(head.lines[0])}; expected {layout.expected}; where they "
+            f'mean something else, number them from 0, as in columns={{"user": "0", "item": "1"}}; {way_out}'
         )
-    what = f"the {count} columns are taken as {shown(list(COLUMNS_BY_COUNT[count]))}"
+    what = f"the {count} columns are taken as {name_list(list(COLUMNS_BY_COUNT[count]))}"
     return replace(layout, columns=needed_columns(COLUMNS_BY_COUNT[count], config, where, what))
 
 

@@ -15,12 +15,12 @@ from seqsweep.data_pipeline.errors import DataError
 from seqsweep.data_pipeline.formats.columns import first_bad_row, id_problem, needed_columns
 from seqsweep.data_pipeline.formats.text_file import (
     MAX_LINE_BYTES,
-    cut,
     explain_stream_error,
+    one_line,
     open_bytes,
     open_lines,
+    quoted,
     read_head,
-    told,
 )
 
 BLOCK_BYTES = 2**24
@@ -44,7 +44,7 @@ def read_sequences(path: Path, config: DataConfig) -> pa.Table:
     except OSError as error:
         raise explain_stream_error(path, error) from error
     except pa.ArrowInvalid as error:
-        raise _bad_line(path, told(error)) from error
+        raise _bad_line(path, one_line(error)) from error
 
 
 def check_sequences(path: Path, config: DataConfig) -> None:
@@ -59,7 +59,7 @@ def check_sequences(path: Path, config: DataConfig) -> None:
     needed_columns({"user": 0, "item": 1}, config, where, "each line is a user and the user's items")
     if len(head.lines[0].split()) == 1:
         raise DataError(
-            f"{where}: a line of one word ({cut(head.lines[0])}); expected {EXPECTED}; correct it"
+            f"{where}: a line of one word ({quoted(head.lines[0])}); expected {EXPECTED}; correct it"
         )
 
 
@@ -120,7 +120,7 @@ def _bad_line(path: Path, reason: str) -> DataError:
         with open_lines(path) as stream:
             for number, line in enumerate(stream, start=1):
                 if problem := _line_problem(line):
-                    return DataError(f"{path}, line {number}: {problem} (in {cut(line.rstrip())})")
+                    return DataError(f"{path}, line {number}: {problem} (in {quoted(line.rstrip())})")
     except OSError as error:
         return explain_stream_error(path, error)
     return DataError(f"{path}: {reason}; expected {EXPECTED}; check the format")

@@ -60,7 +60,7 @@ def evaluate(
     another log the items that the model does not know lose, and all items of the model are
     candidates.
     """
-    protocol, data = compared(exported)
+    protocol, data = recorded_protocol(exported)
     config = data_settings(data, log or own_log(exported), given)
     folder = prepare(config, cache.absolute(), silent)  # what it would warn of is said of training on it
     opened = open_log(folder)
@@ -114,7 +114,7 @@ def threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def compared(exported: Exported) -> tuple[ProtocolConfig, DataConfig]:
+def recorded_protocol(exported: Exported) -> tuple[ProtocolConfig, DataConfig]:
     """How the model was compared, and on what; of a folder that does not say so from its study's settings."""
     config = exported.config
     if config.protocol is not None and config.data is not None:

@@ -150,7 +150,7 @@ def report(
 ) -> None:
     """Write a study's report.html again, or one page that compares several studies."""
     from seqsweep.results.report import write_comparison, write_report
-    from seqsweep.sweep.driver.report_page import about
+    from seqsweep.sweep.driver.report_page import read_study_folder
     from seqsweep.sweep.errors import ConfigError
     from seqsweep.sweep.study.study import Study
 
@@ -159,7 +159,7 @@ def report(
     found = []
     for folder in [study_folder(study, runs) for study in studies]:
         with Study.read(folder) as opened:
-            found.append(about(opened, folder))
+            found.append(read_study_folder(opened, folder))
     if len(found) == 1:
         written = write_report(found[0], out)
     else:

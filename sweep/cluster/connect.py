@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from seqsweep.sweep.cluster.driver_lock import take_turn
+from seqsweep.sweep.cluster.driver_lock import hold_driver_lock
 from seqsweep.sweep.cluster.nodes import alive_nodes
 from seqsweep.sweep.errors import ClusterError, first_line
 from seqsweep.sweep.settings.study_config import HardwareConfig
@@ -60,7 +60,7 @@ def connect(
     else:
         _join(hardware.address)
     try:
-        turn = nullcontext() if hardware.address is None or study is None else take_turn(study, say)
+        turn = nullcontext() if hardware.address is None or study is None else hold_driver_lock(study, say)
         with turn, _room_for_trials(hardware, say) as resources:
             yield resources
     finally:

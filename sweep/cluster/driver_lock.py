@@ -17,7 +17,7 @@ NAME, NAMESPACE = "driver", "seqsweep"
 POLL_S = 1.0
 
 
-class Turn:
+class DriverLock:
     """An actor that lives as long as its driver; its name is the lock."""
 
     def __init__(self, holder: str) -> None:
@@ -28,7 +28,7 @@ class Turn:
 
 
 @contextmanager
-def take_turn(study: str, say: Callable[[str], None]) -> Iterator[None]:
+def hold_driver_lock(study: str, say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other driver runs on this cluster, and say for whom."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = f"study {study} (process {os.getpid()} on {platform.node()}, since {since})"
@@ -36,8 +36,8 @@ def take_turn(study: str, say: Callable[[str], None]) -> Iterator[None]:
     told = None
     while True:
         try:
-            turn: ActorHandle[Turn] = (
-                ray.remote(num_cpus=0)(Turn)  # type: ignore[assignment]
+            turn: ActorHandle[DriverLock] = (
+                ray.remote(num_cpus=0)(DriverLock)  # type: ignore[assignment]
                 .options(name=NAME, namespace=NAMESPACE, scheduling_strategy=here)
                 .remote(holder)
             )

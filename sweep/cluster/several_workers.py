@@ -102,7 +102,7 @@ def mark(trial_number: int, attempt: int) -> float:
     return float(trial_number * MOST_ATTEMPTS + attempt + 1)
 
 
-class LeftOvers:
+class OrphanedPlacementGroups:
     """Gives back what the workers of ended attempts held.
 
     Where the process that made a placement group was killed, as that of a trial that hangs is, Ray keeps the

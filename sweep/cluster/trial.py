@@ -161,7 +161,7 @@ def _rank_users(
         write_ranks(ranks_path(context.folder, trial_number), valid=valid, test=test)
 
 
-def hold(data: TrialData, protocol: ProtocolConfig) -> None:
+def preload_data(data: TrialData, protocol: ProtocolConfig) -> None:
     """For trials in this process, which then ask no object store for their log."""
     _opened.clear()
     _opened[_key(data.log.manifest, protocol, data.sequences.device)] = data

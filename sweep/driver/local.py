@@ -10,7 +10,7 @@ from seqsweep.models import MODELS
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.cluster.failures import classify
 from seqsweep.sweep.cluster.mailbox import Report
-from seqsweep.sweep.cluster.trial import TrialContext, hold, train_request
+from seqsweep.sweep.cluster.trial import TrialContext, preload_data, train_request
 from seqsweep.sweep.driver.searching import event_files, stop_on_signals
 from seqsweep.sweep.driver.session import Session
 from seqsweep.sweep.engine.hparams import known_keys, pins_by_family, typed_configs
@@ -63,7 +63,7 @@ def train_alone(session: Session) -> None:
     """As `driver.search`. A stopped trial stays RUNNING in the journal, and goes on from its checkpoint."""
     config, study, data = session.config, session.study, session.data
     device = data.sequences.device
-    hold(data, config.protocol)
+    preload_data(data, config.protocol)
     context = TrialContext(
         folder=config.trial_files,
         manifest=data.log.manifest,

@@ -48,13 +48,13 @@ def open_study(config: StudyConfig, log: SequenceLog, view: View, warm_start: Pa
         enqueue=first_points(space_config, names, log, warm_start)[: search.trials],
         attributes={
             "fingerprint": log.manifest.fingerprint,
-            "identity": identity(config),
+            "identity": frozen_settings(config),
             "space": space_config.model_dump(mode="json"),
             "families": names,
         },
     )
     try:
-        config = config.as_begun(study.attributes.get("identity"))
+        config = config.with_recorded_defaults(study.attributes.get("identity"))
         check_same_study(config, study, log)
         replace_text(config.folder / "study.toml", config.with_whole_paths().to_toml())
         facts = environment()
@@ -77,7 +77,7 @@ def fitted_search(search: SearchConfig, log: SequenceLog) -> SearchConfig:
     )
 
 
-def identity(config: StudyConfig) -> dict[str, Any]:
+def frozen_settings(config: StudyConfig) -> dict[str, Any]:
     """What may not change within a study; of a user's own space also its source."""
     values = config.model_dump(mode="json", include=set(IDENTITY))
     return {**values, "space_source": space_source(config.space)}
@@ -110,11 +110,11 @@ def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> Non
         **BEFORE_SCHEDULES,
         **before["training"],
     }
-    now = identity(config)
+    now = frozen_settings(config)
     before["data"].pop("path"), now["data"].pop("path")  # the same bytes elsewhere are the same log
     for section in now:
         if before.get(section) != now[section]:
-            was, given = differing(before.get(section), now[section])
+            was, given = differences(before.get(section), now[section])
             raise ConfigError(
                 f"study {config.name!r} was begun with {section} = {json.dumps(was)}, "
                 f"got {json.dumps(given)}: give it another --name, or go on with the old settings "
@@ -128,12 +128,12 @@ def check_same_study(config: StudyConfig, study: Study, log: SequenceLog) -> Non
         )
 
 
-def differing(before: Any, now: Any) -> tuple[Any, Any]:
+def differences(before: Any, now: Any) -> tuple[Any, Any]:
     """Of two sections the keys that differ, and of a pinned space those within it."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return before, now
     pairs = {
-        key: differing(before.get(key), now.get(key))
+        key: differences(before.get(key), now.get(key))
         for key in {**before, **now}
         if before.get(key) != now.get(key)
     }

@@ -43,14 +43,14 @@ class ReportWriter:
         """A study is worth more than its page: what goes wrong with that is said, and the study goes on."""
         began = time.monotonic()
         try:
-            write_report(about(self._study, self._folder))
+            write_report(read_study_folder(self._study, self._folder))
         except Exception as error:
             self._say(f"warning: report.html could not be written ({type(error).__name__}: {error})")
         took = time.monotonic() - began
         self._not_before = time.monotonic() + max(SECONDS_BETWEEN, took / SHARE_OF_TIME)
 
 
-def about(study: StudyReader, folder: Path) -> StudyFolder:
+def read_study_folder(study: StudyReader, folder: Path) -> StudyFolder:
     attributes = study.attributes
     families: list[str] = attributes.get("families", [])
     environment = folder / "environment.json"

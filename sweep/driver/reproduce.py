@@ -147,7 +147,9 @@ def reproduce(folder: Path, trial_number: int, say: Say) -> Reproduction:
     """
     with StudyReader.read(folder) as study:
         record = Record.of(study, folder, trial_number)
-        config = StudyConfig.load(folder / "study.toml").as_begun(study.attributes.get("identity"))
+        config = StudyConfig.load(folder / "study.toml").with_recorded_defaults(
+            study.attributes.get("identity")
+        )
     device = _device(record.devices[0])
     data = _open(config, record, device, say)
     changes = tuple(_changes(record, device))

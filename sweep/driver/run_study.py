@@ -50,8 +50,8 @@ def run_study(
     log = open_log(prepared)
     split = config.protocol.open_split(log, view.say)  # before there is a study: it may be refused
     with open_study(config, log, view, warm_start) as study:
-        config = config.as_begun(study.attributes.get("identity"))
-        tell_split(config, study, log, split, view)
+        config = config.with_recorded_defaults(study.attributes.get("identity"))
+        announce_split(config, study, log, split, view)
         if "data" not in study.attributes:
             study.set_attributes(data=data_facts(log.manifest, prepared))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,7 +77,7 @@ def run_study(
         return Outcome(config.folder, study.stopped_because, best, exported=best is not None)
 
 
-def tell_split(config: StudyConfig, study: Study, log: SequenceLog, split: Split, view: View) -> None:
+def announce_split(config: StudyConfig, study: Study, log: SequenceLog, split: Split, view: View) -> None:
     """Who trains and who is evaluated; counted once, then kept with the study."""
     if "split" not in study.attributes:
         study.set_attributes(split={**split.counts, **count_cold_targets(log, split)})

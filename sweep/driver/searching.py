@@ -12,7 +12,7 @@ from seqsweep.data_pipeline.store import SequenceLog
 from seqsweep.models import MODELS
 from seqsweep.sweep.cluster.connect import Resources, concurrency, connect
 from seqsweep.sweep.cluster.nodes import NodeWatch, check_room
-from seqsweep.sweep.cluster.several_workers import LeftOvers, run_trial_on_workers
+from seqsweep.sweep.cluster.several_workers import OrphanedPlacementGroups, run_trial_on_workers
 from seqsweep.sweep.cluster.trial import TrialContext, run_trial
 from seqsweep.sweep.cluster.tune_run import run_trials
 from seqsweep.sweep.driver.budget import Budget
@@ -45,8 +45,9 @@ def search(session: Session) -> None:
         warning = check_room(sum(shard.nbytes for shard in log.shards))
         if warning is not None:
             view.say(warning)
-        context = place(config, study.search, log, resources)
-        inbox, budget, left_overs = Inbox(config.folder), Budget(config.budget, config.folder), LeftOvers()
+        context = share_log(config, study.search, log, resources)
+        inbox, budget = Inbox(config.folder), Budget(config.budget, config.folder)
+        orphans = OrphanedPlacementGroups()
 
         def step() -> None:
             inbox.step(study)
@@ -55,7 +56,7 @@ def search(session: Session) -> None:
             if problem is not None:
                 study.stop(problem)
             if context.num_workers > 1:
-                left_overs.step((live.number, live.attempt) for live in study.live_trials())
+                orphans.step((live.number, live.attempt) for live in study.live_trials())
             session.mirror.step(study)  # first: what another driver may need is not removed
             if study.stopped_because is None:
                 session.publisher.step()
@@ -96,7 +97,9 @@ def event_files(config: StudyConfig, study: Study) -> Iterator[None]:
         writer.close()
 
 
-def place(config: StudyConfig, search: SearchConfig, log: SequenceLog, resources: Resources) -> TrialContext:
+def share_log(
+    config: StudyConfig, search: SearchConfig, log: SequenceLog, resources: Resources
+) -> TrialContext:
     """Put each shard into the object store once; trials get references and map what they point to."""
     return TrialContext(
         folder=config.trial_files,

@@ -74,7 +74,7 @@ def export_winner(
             winner,
             facts,
             card_facts(data, study),
-            over_seeds(study, best.trial),
+            finalist_objectives(study, best.trial),
             intervals=of_users if finalist_of is None else publisher.finalist(finalist_of).spread,
             references=references,
             found=how_found(config, study, best),
@@ -148,7 +148,7 @@ def how_found(config: StudyConfig, study: Study, best: TrialRecord) -> dict[str,
     }
 
 
-def over_seeds(study: Study, trial_number: int) -> list[float]:
+def finalist_objectives(study: Study, trial_number: int) -> list[float]:
     """The objectives of the complete trainings of the finalist that this trial is one of; else none."""
     finalist_of = study.finalist_of(trial_number)
     runs = [run.record for run in study.finalist_runs() if run.finalist_of == finalist_of]

@@ -147,7 +147,7 @@ class StudyConfig(BaseModel):
         """Where trials keep theirs: a place that every node reaches."""
         return self.folder if self.storage is None else BucketPath(self.storage) / self.name
 
-    def as_begun(self, identity: Mapping[str, Any] | None) -> Self:
+    def with_recorded_defaults(self, identity: Mapping[str, Any] | None) -> Self:
         """As the study with this identity trains: one from before there were schedules has none."""
         begun = (identity or {}).get("training", {"eval_schedule": None})
         if "eval_schedule" in begun or "eval_schedule" in self.training.model_fields_set:

@@ -76,7 +76,7 @@ def make_sampler(name: SamplerName, seed: int, latest_and_best: Trials | None = 
                 return _ViewingSampler(cmaes, _capped_and_settled, latest_and_best)
 
 
-class Outlook:
+class SamplerWindow:
     """Which ended trials of a study of one objective a sampler looks at: the latest and the best."""
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ from seqsweep.sweep.study.optuna_study import (
 )
 from seqsweep.sweep.study.pruning import family_view, make_pruner
 from seqsweep.sweep.study.reader import StudyReader, is_finalist, open_journal
-from seqsweep.sweep.study.sampling import Outlook, make_sampler, sample_hparams
+from seqsweep.sweep.study.sampling import SamplerWindow, make_sampler, sample_hparams
 from seqsweep.sweep.study.trial_records import STATES, epoch_attribute, objective_values, reports_in
 from seqsweep.sweep.study.trial_request import LiveTrial, TrialRequest
 
@@ -67,7 +67,7 @@ class Study(StudyReader):
         self._environment: int | None = None
         self._live: dict[int, LiveTrial] = {}
         self._waiting: deque[int] = deque()  # started before, run by nobody now
-        self._outlook = Outlook()
+        self._outlook = SamplerWindow()
         self._num_started = 0
         self._any_other_end = False  # than by an error of the code
         self._rungs = rung_table(search)

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from seqsweep.sweep.cluster import driver_lock as turn_module
-from seqsweep.sweep.cluster.driver_lock import take_turn
+from seqsweep.sweep.cluster.driver_lock import hold_driver_lock
 
 
 def test_a_second_driver_waits_for_the_first(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,10 +13,10 @@ def test_a_second_driver_waits_for_the_first(ray_address: str, monkeypatch: pyte
     order: list[str] = []
 
     def second() -> None:
-        with take_turn("other", said.append):
+        with hold_driver_lock("other", said.append):
             order.append("second")
 
-    with take_turn("mine", said.append):
+    with hold_driver_lock("mine", said.append):
         assert said == []
         waiting = threading.Thread(target=second)
         waiting.start()
@@ -31,7 +31,7 @@ def test_a_second_driver_waits_for_the_first(ray_address: str, monkeypatch: pyte
 
 
 def test_the_turn_is_given_back_after_an_error(ray_address: str) -> None:
-    with pytest.raises(RuntimeError, match="mine"), take_turn("mine", print):
+    with pytest.raises(RuntimeError, match="mine"), hold_driver_lock("mine", print):
         raise RuntimeError("mine")
-    with take_turn("mine", pytest.fail):
+    with hold_driver_lock("mine", pytest.fail):
         pass

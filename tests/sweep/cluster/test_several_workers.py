@@ -31,7 +31,11 @@ from seqsweep.models.sasrec import SASRec, SASRecConfig
 from seqsweep.results.schema import Hparam
 from seqsweep.sweep.cluster import trial, tune_adapters
 from seqsweep.sweep.cluster.connect import Resources
-from seqsweep.sweep.cluster.several_workers import LeftOvers, run_trial_on_workers, work_on_trial
+from seqsweep.sweep.cluster.several_workers import (
+    OrphanedPlacementGroups,
+    run_trial_on_workers,
+    work_on_trial,
+)
 from seqsweep.sweep.cluster.trial import TrialContext
 from seqsweep.sweep.cluster.tune_run import run_trials
 from seqsweep.sweep.driver.reproduce import reproduce
@@ -400,7 +404,7 @@ def test_failures_a_pruned_trial_and_one_that_hangs(
     tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune_adapters, "SECONDS_TO_STOP", 0.5)
-    left_overs = LeftOvers()
+    left_overs = OrphanedPlacementGroups()
     points: list[dict[str, Hparam]] = [{"lr": 0.03}, {"lr": 1e-6}, {"lr": 0.02}]
     settings = SearchConfig(trials=3, pruner="asha", grace_epochs=2, reduction_factor=2, max_epochs=4)
     with Study.open(tmp_path, name="s", seed=1, search=settings, space=space, enqueue=points) as study:

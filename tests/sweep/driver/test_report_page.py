@@ -9,7 +9,7 @@ from seqsweep.data_pipeline.preparing.prepare import prepare
 from seqsweep.data_pipeline.store import read_manifest
 from seqsweep.search_spaces import Hparam
 from seqsweep.sweep.driver.publish import Publisher
-from seqsweep.sweep.driver.report_page import ReportWriter, about, data_facts
+from seqsweep.sweep.driver.report_page import ReportWriter, data_facts, read_study_folder
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.study.attributes import StudyAttributes
 from seqsweep.sweep.study.study import Study
@@ -66,11 +66,11 @@ def test_facts_of_a_study_are_read_from_its_folder_alone(tmp_path: Path) -> None
     with open_study(tmp_path / "mine", SearchConfig(trials=7, max_epochs=30, objectives=("num_parameters",))):
         pass
     with Study.read(tmp_path / "mine") as study:
-        found = about(study, tmp_path / "mine")
+        found = read_study_folder(study, tmp_path / "mine")
     assert found.objectives == {"valid.hr@10": "maximize", "num_parameters": "minimize"}
     assert (found.num_trials, found.rungs, found.data, found.seed) == (7, {}, None, 0)
     with open_study(tmp_path / "one", SearchConfig(max_epochs=30)) as study:
-        assert about(study, tmp_path / "one").rungs == {"sasrec": (3, 9, 27)}
+        assert read_study_folder(study, tmp_path / "one").rungs == {"sasrec": (3, 9, 27)}
 
 
 def test_data_facts_count_users_and_items_by_their_interactions(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from seqsweep.data_pipeline.views.device import personal_clocks
 from seqsweep.data_pipeline.views.seen import count_items, seen_keys
 from seqsweep.models.baselines import BASELINES
 from seqsweep.results.metrics import compute_metrics
-from seqsweep.sweep.driver.opening import identity
-from seqsweep.sweep.driver.run_study import study_facts, tell_split
+from seqsweep.sweep.driver.opening import frozen_settings
+from seqsweep.sweep.driver.run_study import announce_split, study_facts
 from seqsweep.sweep.engine.baselines import ceiling_records, score_baselines, training_part
 from seqsweep.sweep.engine.candidates import draw_candidates
 from seqsweep.sweep.engine.hparams import typed_configs
@@ -213,7 +213,7 @@ def test_cuts_have_a_default_and_are_written_into_the_study() -> None:
     config = StudyConfig.build({"protocol": {"split": "temporal"}})
     assert config.protocol.cuts == (0.8, 0.9)
     assert StudyConfig(**tomllib.loads(config.to_toml())) == config
-    assert identity(config)["protocol"]["cuts"] == [0.8, 0.9]
+    assert frozen_settings(config)["protocol"]["cuts"] == [0.8, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_the_study_keeps_and_tells_the_split(data: TrialData, tmp_path: Path) ->
     with Study.open(
         config.folder, name="demo", seed=0, search=SearchConfig(), space=lambda trial: {"model": "sasrec"}
     ) as study:
-        tell_split(config, study, log, split, listener)
+        announce_split(config, study, log, split, listener)
         kept = study.attributes["split"]
-        tell_split(config, study, log, split, listener)
+        announce_split(config, study, log, split, listener)
     assert kept["num_valid_users"] == len(split.valid.user_id) and "num_cold_test_targets" in kept
     first, second = listener.said
     assert first == second and f"{len(split.test.user_id)} test users" in first

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seqsweep.data_pipeline.store import SequenceLog
 from seqsweep.results.schema import Hparam
-from seqsweep.sweep.driver.opening import check_same_study, identity
+from seqsweep.sweep.driver.opening import check_same_study, frozen_settings
 from seqsweep.sweep.engine.eval_schedule import next_evaluation
 from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.budgets import EvalSchedule
@@ -61,12 +61,12 @@ def old(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_study_from_before_schedules_goes_on_with_every_epoch() -> None:
     config = StudyConfig()
-    begun, begun_before = identity(config), old(identity(config))
-    assert config.as_begun(begun).training.eval_schedule == "sparse"
-    gone_on = config.as_begun(begun_before)
+    begun, begun_before = frozen_settings(config), old(frozen_settings(config))
+    assert config.with_recorded_defaults(begun).training.eval_schedule == "sparse"
+    gone_on = config.with_recorded_defaults(begun_before)
     assert gone_on.training.eval_schedule == "every"
     assert gone_on.training.model_copy(update={"eval_schedule": "sparse"}) == config.training
-    assert gone_on.as_begun(begun_before) == gone_on
+    assert gone_on.with_recorded_defaults(begun_before) == gone_on
 
 
 def no_space(_trial: optuna.Trial) -> dict[str, Hparam]:
@@ -81,12 +81,12 @@ def study_with(folder: Path, log: SequenceLog, known: dict[str, Any]) -> Study:
 def test_the_schedule_of_a_study_does_not_change(tmp_path: Path) -> None:
     log, config = random_log(), StudyConfig()
     every, sparse = (StudyConfig.build({"training": {"eval_schedule": s}}) for s in ("every", "sparse"))
-    with study_with(tmp_path / "old", log, old(identity(config))) as study:
-        check_same_study(config.as_begun(study.attributes["identity"]), study, log)
-        check_same_study(every.as_begun(study.attributes["identity"]), study, log)
+    with study_with(tmp_path / "old", log, old(frozen_settings(config))) as study:
+        check_same_study(config.with_recorded_defaults(study.attributes["identity"]), study, log)
+        check_same_study(every.with_recorded_defaults(study.attributes["identity"]), study, log)
         with pytest.raises(ConfigError, match=r'begun with training = .*"eval_schedule": "every"'):
-            check_same_study(sparse.as_begun(study.attributes["identity"]), study, log)
-    with study_with(tmp_path / "new", log, identity(config)) as study:
-        check_same_study(config.as_begun(study.attributes["identity"]), study, log)
+            check_same_study(sparse.with_recorded_defaults(study.attributes["identity"]), study, log)
+    with study_with(tmp_path / "new", log, frozen_settings(config)) as study:
+        check_same_study(config.with_recorded_defaults(study.attributes["identity"]), study, log)
         with pytest.raises(ConfigError, match=r'begun with training = .*"eval_schedule": "sparse"'):
-            check_same_study(every.as_begun(study.attributes["identity"]), study, log)
+            check_same_study(every.with_recorded_defaults(study.attributes["identity"]), study, log)

@@ -329,7 +329,7 @@ def test_proposals_are_numbers_within_the_space() -> None:
 def test_the_outlook_has_the_latest_and_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "MAX_LATEST_TRIALS", 2)
     monkeypatch.setattr(sampling, "MAX_BEST_TRIALS", 2)
-    outlook = sampling.Outlook()
+    outlook = sampling.SamplerWindow()
     for number, value in enumerate([0.5, 0.9, 0.1, 0.5, None, 0.2]):
         outlook.enter(number, value)
     assert outlook.numbers() == {0, 1, 4, 5}  # of 0 and 3, which are equal, the earlier
@@ -337,7 +337,7 @@ def test_the_outlook_has_the_latest_and_the_best(monkeypatch: pytest.MonkeyPatch
 
 def test_what_the_outlook_shows_is_what_a_look_at_all_trials_shows() -> None:
     study = search("random", bowl, 900)
-    outlook = sampling.Outlook()
+    outlook = sampling.SamplerWindow()
     for trial in study.trials:
         outlook.enter(trial.number, trial.value)
     shown = {trial.number for trial in sampling.cap_trials(study.trials, study.directions)}
