@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.search import PrunerName
 from seqsweep.sweep.study.attributes import of_trial
+from seqsweep.sweep.study.trial_request import LiveTrial
 
 
 class RungTable:
@@ -154,3 +155,29 @@ def family_view(study: optuna.Study, family: str) -> optuna.Study:
         return [trial for trial in found if of_trial(trial).get("family") == family]
 
     return StudyView(study, trials).as_study()
+
+
+class Judge:
+    """Says whether a trial of the search must stop, compared with what its family had before."""
+
+    def __init__(self, study: optuna.Study, name: PrunerName, rungs: RungTable) -> None:
+        self._study = study
+        self._name = name
+        self._rungs = rungs
+
+    def enter(self, family: str, objectives: Mapping[int, float]) -> None:
+        """A trial of an earlier start: its objectives by epoch."""
+        self._rungs.add_all(family, objectives)
+
+    def must_stop(self, live: LiveTrial, epoch: int, objective: float) -> bool:
+        """At a report that is new; those before it are in `live`."""
+        if self._name == "none":
+            return False
+        if self._name == "asha":
+            best = max([objective, *live.objectives.values()])
+            return self._rungs.report(live.family, live.last_epoch, epoch, best)
+        grace = self._rungs.grace(live.family)
+        num_recent = sum(epoch - grace <= earlier < epoch for earlier in live.objectives)
+        pruner = make_pruner(self._name, grace, num_recent)
+        trial = self._study.get_trials(deepcopy=False)[live.number]
+        return pruner.prune(family_view(self._study, live.family), trial)

@@ -44,7 +44,7 @@ from seqsweep.sweep.study.optuna_study import (
     find_study,
     rung_table,
 )
-from seqsweep.sweep.study.pruning import family_view, make_pruner
+from seqsweep.sweep.study.pruning import Judge
 from seqsweep.sweep.study.reader import StudyReader, is_finalist, open_journal
 from seqsweep.sweep.study.sampling import SamplerWindow, make_sampler, sample_hparams
 from seqsweep.sweep.study.trial_records import STATES, epoch_attribute, objective_values, reports_in
@@ -70,7 +70,7 @@ class Study(StudyReader):
         self._outlook = SamplerWindow()
         self._num_started = 0
         self._any_other_end = False  # than by an error of the code
-        self._rungs = rung_table(search)
+        self._judge = Judge(study, search.pruner, rung_table(search))
         for trial in self._trials():
             reports = reports_in(trial.user_attrs)
             self.device_seconds += _device_seconds(reports)
@@ -82,7 +82,7 @@ class Study(StudyReader):
             if trial.state.is_finished():
                 self._outlook.enter(trial.number, _value(trial.state, trial.values))
             if reports:
-                self._rungs.add_all(of_trial(trial)["family"], _objectives(reports))
+                self._judge.enter(of_trial(trial)["family"], _objectives(reports))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Study is never pickled: it lives in the driver, the journal's only writer")
@@ -480,15 +480,7 @@ class Study(StudyReader):
     def _should_prune(self, live: LiveTrial, epoch: int, objective: float) -> bool:
         if live.finalist_of is not None:
             return self.race().is_lost(live.finalist_of)
-        if self.search.pruner == "none":
-            return False
-        if self.search.pruner == "asha":
-            best = max([objective, *live.objectives.values()])
-            return self._rungs.report(live.family, live.last_epoch, epoch, best)
-        grace = self._rungs.grace(live.family)
-        num_recent = sum(epoch - grace <= earlier < epoch for earlier in live.objectives)
-        pruner = make_pruner(self.search.pruner, grace, num_recent)
-        return pruner.prune(family_view(self._study, live.family), self._trials()[live.number])
+        return self._judge.must_stop(live, epoch, objective)
 
     def _fail(self, trial: optuna.Trial, error_class: str, message: str, traceback: str) -> None:
         shown = traceback[-MAX_TRACEBACK_CHARS:]
