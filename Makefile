@@ -27,7 +27,8 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest $(PARALLEL) -m "not faults and not cluster"
+	$(BIN)/pytest $(PARALLEL) -m "not faults and not cluster and not slow"
+	$(BIN)/pytest -m "slow and not faults and not cluster"  # studies with Ray, which would starve each other
 
 test-fast: $(READY)  # what needs neither Ray nor a process of its own: a minute or two
 	$(BIN)/pytest $(PARALLEL) -m "not faults and not cluster and not slow"
