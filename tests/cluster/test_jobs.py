@@ -196,8 +196,10 @@ def test_what_the_driver_refuses_comes_back(head: Head) -> None:
 def test_the_launcher_s_script_runs_the_checkout_that_is_there(head: Head) -> None:
     """Its working directory is the checkout: relative logs and runs lie in it, on all nodes."""
     checkout = head.folder / "checkout"
-    for name in ("sweep", "models", "data_pipeline", "search_spaces", "results"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    caches = shutil.ignore_patterns("__pycache__")
+    for name in ("seqsweep", "sweep", "models", "data_pipeline", "search_spaces", "results"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=caches, symlinks=True)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     (checkout / "study.toml").write_text(
         'name = "launched"\n[finalists]\ncount = 0\n[data]\nmax_users = 200\n'
     )
