@@ -1,5 +1,5 @@
 # make sweep   environment, then the main job on the generated log
-# make test    environment, then checks and all tests; make test-fast: no checks, and what is done in a minute
+# make test    environment, then checks and all tests; make test-fast: the tests without Ray
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +30,7 @@ test: check
 	$(BIN)/pytest $(PARALLEL) -m "not faults and not cluster and not slow"
 	$(BIN)/pytest -m "slow and not faults and not cluster"  # studies with Ray, which would starve each other
 
-test-fast: $(READY)  # what needs neither Ray nor a process of its own: a minute or two
+test-fast: $(READY)  # what needs neither Ray nor a process of its own: three minutes on two cores
 	$(BIN)/pytest $(PARALLEL) -m "not faults and not cluster and not slow"
 
 faults: $(READY)  # the fault campaign in its long form

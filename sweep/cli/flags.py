@@ -63,16 +63,20 @@ class Flag:
         found: FieldInfo = model.model_fields[name]
         return found
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        annotation = self.field.annotation
+        return get_args(annotation) if get_origin(annotation) is Literal else ()
+
     def parameter(self) -> inspect.Parameter:
         """Of the command's function, as Typer reads it."""
         kind = list[str] if self.repeats else _typed(self.field.annotation, is_read=self.read is not None)
-        choices = _choices(self.field.annotation)
         option = typer.Option(
             f"--{self.flag}",
-            help=self._help(choices),
+            help=self._help(),
             rich_help_panel=self.panel,
             metavar=self.metavar,
-            autocompletion=self.complete or (_completing(choices) if choices else None),
+            autocompletion=self.complete or (_completing(self.choices) if self.choices else None),
         )
         return inspect.Parameter(
             self.variable,
@@ -81,10 +85,10 @@ class Flag:
             annotation=Annotated[kind | None, option],
         )
 
-    def _help(self, choices: Sequence[str]) -> str:
+    def _help(self) -> str:
         text = str(self.field.description)
-        if choices:
-            text = f"{text.removesuffix('.')}: {', '.join(choices)}."
+        if self.choices:
+            text = f"{text.removesuffix('.')}: {', '.join(self.choices)}."
         default = self.field.default if self.default is None else self.default
         is_plain = isinstance(default, str | int | float | Path) and not isinstance(default, bool)
         return f"{text}  [default: {default}]" if is_plain else text
@@ -98,7 +102,9 @@ class Flag:
 
 
 class ObjectiveFlag(Flag):
-    """The first of several objectives is the one of training."""
+    """Several objectives by commas, of which the first is the one of training."""
+
+    choices = ()  # of one objective alone
 
     def settings(self, value: Any) -> dict[str, Any]:
         first, *others = value.split(",")
@@ -132,10 +138,6 @@ def _typed(annotation: Any, *, is_read: bool) -> Any:
     """The type of what is typed: numbers, switches and paths as they are, all else as text."""
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
     return kinds[0] if kinds[0] in (*NUMBERS, bool, Path) and len(kinds) == 1 and not is_read else str
-
-
-def _choices(annotation: Any) -> tuple[str, ...]:
-    return get_args(annotation) if get_origin(annotation) is Literal and len(get_args(annotation)) < 8 else ()
 
 
 def _completing(choices: Sequence[str]) -> Complete:
@@ -212,7 +214,6 @@ PROTOCOL = (
     Flag("protocol.ranking", SEARCH_PANEL),
     Flag("protocol.seen", SEARCH_PANEL),
 )
-PATIENCE = Flag("training.patience", SEARCH_PANEL)
 SEARCH = (
     Flag("space.models", SEARCH_PANEL, default="sasrec", read=_by_commas, complete=complete_models),
     Flag("search.trials", SEARCH_PANEL),
@@ -231,7 +232,7 @@ SEARCH = (
     Flag("search.sampler", SEARCH_PANEL),
     Flag("search.pruner", SEARCH_PANEL, default="auto"),
     Flag("search.max_epochs", SEARCH_PANEL),
-    PATIENCE,
+    Flag("training.patience", SEARCH_PANEL),
     ObjectiveFlag("training.objective", SEARCH_PANEL),
     Flag("finalists.count", SEARCH_PANEL, name="finalists"),
     Flag("finalists.seeds", SEARCH_PANEL, name="finalist-seeds"),

@@ -252,19 +252,18 @@ class Study(StudyReader):
 
         While the study is stopping a worker that dies was ended on purpose.
         """
-        match failure.error_class:
-            case "cannot_write":
-                self.release(trial_number)
-                self.stop(f"trial {trial_number} could not be saved: {failure.message}")
-            case "out_of_memory":
-                self.out_of_memory(trial_number, failure.message, failure.traceback)
-            case "interrupted" | "node_lost" if is_stopping:
-                self.release(trial_number)
-            case "interrupted" | "node_lost":
-                counted = failure.error_class != "node_lost"
-                self.interrupted(trial_number, failure.message, counted=counted)
-            case _:
-                self.failed(trial_number, failure.error_class, failure.message, failure.traceback)
+        if failure.error_class == "cannot_write":
+            self.release(trial_number)
+            self.stop(f"trial {trial_number} could not be saved: {failure.message}")
+        elif failure.error_class == "out_of_memory":
+            self.out_of_memory(trial_number, failure.message, failure.traceback)
+        elif not failure.is_interruption:
+            self.failed(trial_number, failure.error_class, failure.message, failure.traceback)
+        elif is_stopping:
+            self.release(trial_number)
+        else:
+            counted = failure.error_class != "node_lost"
+            self.interrupted(trial_number, failure.message, counted=counted)
 
     def complete(self, trial_number: int) -> None:
         live = self._live[trial_number]
