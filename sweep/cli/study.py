@@ -57,12 +57,12 @@ def status(study: StudyName, runs: Runs = RUNS, address: OnCluster = None) -> No
 def show(study: StudyName, trial: TrialNumber, runs: Runs = RUNS) -> None:
     """All that is known of one trial: hparams, epochs, attempts, and why it failed."""
     from seqsweep.sweep.cli.render import trial_view
-    from seqsweep.sweep.study.attributes import of_trial
+    from seqsweep.sweep.study.attributes import trial_attributes
     from seqsweep.sweep.study.study import Study
 
     with Study.read(study_folder(study, runs)) as opened:
         record, epochs = opened.record(trial), opened.epochs_of(trial)
-        attributes = of_trial(opened.trial(trial))
+        attributes = trial_attributes(opened.trial(trial))
     console = Console(width=None if sys.stdout.isatty() else 160)
     for part in trial_view(record, epochs, attributes, console.width):
         console.print(part, highlight=False, markup=False)

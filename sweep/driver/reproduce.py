@@ -24,7 +24,7 @@ from seqsweep.sweep.environment import environment
 from seqsweep.sweep.errors import UserError
 from seqsweep.sweep.seeds import trial_seed
 from seqsweep.sweep.settings.study_config import StudyConfig
-from seqsweep.sweep.study.attributes import of_trial
+from seqsweep.sweep.study.attributes import trial_attributes
 from seqsweep.sweep.study.optuna_study import rungs_of
 from seqsweep.sweep.study.reader import StudyReader
 from seqsweep.sweep.study.trial_records import STATES, Report, reports_in
@@ -65,7 +65,7 @@ class Record:
                 f"trial {trial_number} ({STATES[trial.state]}) has no recorded epoch, so there is nothing to "
                 "compare with: choose one that has"
             )
-        attributes = of_trial(trial)
+        attributes = trial_attributes(trial)
         micro_batch_size = attributes.get("micro_batch_size")
         return cls(
             trial_number=trial_number,
@@ -230,7 +230,7 @@ def _num_epochs_before(attributes: Mapping[str, Any], key: str) -> int:
 
 def _recorded_environment(study: StudyReader, trial: FrozenTrial, folder: Path) -> Mapping[str, Any]:
     """Of the trial's last start; else, from before each trial kept its own, of the study's last."""
-    if "environment" in (attributes := of_trial(trial)):
+    if "environment" in (attributes := trial_attributes(trial)):
         index = attributes["environment"]
         recorded: Mapping[str, Any] = study.attributes["environments"][index]
         return recorded

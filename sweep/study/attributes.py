@@ -68,19 +68,19 @@ class StudyAttributes(TypedDict, total=False):
     """Rows of the leaderboard for baselines and ceilings."""
 
 
-def of_trial(trial: FrozenTrial | optuna.Trial) -> TrialAttributes:
+def trial_attributes(trial: FrozenTrial | optuna.Trial) -> TrialAttributes:
     return cast(TrialAttributes, trial.user_attrs)
 
 
-def of_study(study: optuna.Study) -> StudyAttributes:
+def study_attributes(study: optuna.Study) -> StudyAttributes:
     return cast(StudyAttributes, study.user_attrs)
 
 
-def record_of_trial(trial: optuna.Trial, **attributes: Unpack[TrialAttributes]) -> None:
+def set_trial_attributes(trial: optuna.Trial, **attributes: Unpack[TrialAttributes]) -> None:
     for key, value in attributes.items():
         trial.set_user_attr(key, value)
 
 
-def record_of_study(study: optuna.Study, **attributes: Unpack[StudyAttributes]) -> None:
+def set_study_attributes(study: optuna.Study, **attributes: Unpack[StudyAttributes]) -> None:
     for key, value in attributes.items():
         study.set_user_attr(key, value)

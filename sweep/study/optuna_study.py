@@ -14,7 +14,7 @@ from seqsweep.results.schema import Hparam
 from seqsweep.search_spaces.branches import Space
 from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.settings.search import SearchConfig
-from seqsweep.sweep.study.attributes import StudyAttributes, of_study, record_of_study
+from seqsweep.sweep.study.attributes import StudyAttributes, set_study_attributes, study_attributes
 from seqsweep.sweep.study.pruning import RungTable
 from seqsweep.sweep.study.sampling import check_point
 
@@ -63,7 +63,7 @@ def create_study(
         study_name=name,
         directions=[StudyDirection[direction.upper()] for direction in directions],
     )
-    record_of_study(study, **attributes)
+    set_study_attributes(study, **attributes)
     for point in points:
         study.enqueue_trial(point)
     return study
@@ -73,7 +73,7 @@ def check_same_search(
     study: optuna.Study, folder: Path, *, name: str, seed: int, search: SearchConfig
 ) -> None:
     """Raises StudyError if the study was begun with another name, seed or settings."""
-    attributes = of_study(study)
+    attributes = study_attributes(study)
     begun = SearchConfig(**attributes["search"])
     there = {"name": study.study_name, "seed": attributes["seed"], **begun.model_dump()}
     asked = {"name": name, "seed": seed, **search.model_dump(exclude=set(MAY_CHANGE))}

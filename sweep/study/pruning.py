@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from seqsweep.sweep.errors import ConfigError
 from seqsweep.sweep.settings.search import PrunerName
-from seqsweep.sweep.study.attributes import of_trial
+from seqsweep.sweep.study.attributes import trial_attributes
 from seqsweep.sweep.study.trial_request import LiveTrial
 
 
@@ -144,7 +144,7 @@ class StudyView:
 
 def of_search(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Without the trainings of finalists, which say the same hparams again."""
-    return [trial for trial in trials if "finalist_of" not in of_trial(trial)]
+    return [trial for trial in trials if "finalist_of" not in trial_attributes(trial)]
 
 
 def family_view(study: optuna.Study, family: str) -> optuna.Study:
@@ -152,7 +152,7 @@ def family_view(study: optuna.Study, family: str) -> optuna.Study:
 
     def trials() -> list[FrozenTrial]:
         found = of_search(study.get_trials(deepcopy=False))
-        return [trial for trial in found if of_trial(trial).get("family") == family]
+        return [trial for trial in found if trial_attributes(trial).get("family") == family]
 
     return StudyView(study, trials).as_study()
 

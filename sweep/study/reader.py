@@ -15,7 +15,7 @@ from seqsweep.sweep.errors import StudyError
 from seqsweep.sweep.settings.budgets import FinalistConfig
 from seqsweep.sweep.settings.search import SearchConfig
 from seqsweep.sweep.storage.study_folder import JOURNAL_NAME
-from seqsweep.sweep.study.attributes import StudyAttributes, of_study, of_trial
+from seqsweep.sweep.study.attributes import StudyAttributes, study_attributes, trial_attributes
 from seqsweep.sweep.study.finalists import FinalistRun, Race, ranked
 from seqsweep.sweep.study.journal import Journal
 from seqsweep.sweep.study.optuna_study import find_study
@@ -40,7 +40,7 @@ class StudyReader:
     def read(folder: Path) -> StudyReader:
         """The study as it is and as it becomes. Takes no lock: another process may be writing it."""
         journal, found = open_journal(folder, read_only=True)
-        return StudyReader(journal, found, SearchConfig(**of_study(found)["search"]))
+        return StudyReader(journal, found, SearchConfig(**study_attributes(found)["search"]))
 
     def close(self) -> None:
         self._journal.close()
@@ -52,7 +52,7 @@ class StudyReader:
 
     @property
     def attributes(self) -> StudyAttributes:
-        return of_study(self._study)
+        return study_attributes(self._study)
 
     def answer_to(self, key: str) -> dict[str, Any] | None:
         """What became of a command; None while it waits."""
@@ -86,7 +86,7 @@ class StudyReader:
         return [
             FinalistRun(kept["finalist_of"], kept["seed_index"], self._records_of(trial)[0])
             for trial in self._trials()
-            if "finalist_of" in (kept := of_trial(trial))
+            if "finalist_of" in (kept := trial_attributes(trial))
         ]
 
     @property
@@ -103,7 +103,7 @@ class StudyReader:
 
     def finalist_of(self, trial_number: int) -> int | None:
         """Whose hparams a finalist's training has; None for a trial of the search."""
-        return of_trial(self.trial(trial_number)).get("finalist_of")
+        return trial_attributes(self.trial(trial_number)).get("finalist_of")
 
     def epoch_records(self) -> list[EpochRecord]:
         """Of all trials, finalists too."""
@@ -149,4 +149,4 @@ def open_journal(folder: Path, *, read_only: bool = False) -> tuple[Journal, opt
 
 
 def is_finalist(trial: FrozenTrial) -> bool:
-    return "finalist_of" in of_trial(trial)
+    return "finalist_of" in trial_attributes(trial)

@@ -29,10 +29,10 @@ from seqsweep.sweep.storage.study_folder import FETCHED, JOURNAL_NAME
 from seqsweep.sweep.study.attributes import (
     StudyAttributes,
     TrialAttributes,
-    of_study,
-    of_trial,
-    record_of_study,
-    record_of_trial,
+    set_study_attributes,
+    set_trial_attributes,
+    study_attributes,
+    trial_attributes,
 )
 from seqsweep.sweep.study.failure import Failure
 from seqsweep.sweep.study.journal import Journal
@@ -63,7 +63,7 @@ class Study(StudyReader):
         self.device_seconds = 0.0  # of all trials until now
         self.num_turns = 0  # grows when a trial is started and when one has ended
         self._space = space
-        self._seed = of_study(study)["seed"]
+        self._seed = study_attributes(study)["seed"]
         self._environment: int | None = None
         self._live: dict[int, LiveTrial] = {}
         self._waiting: deque[int] = deque()  # started before, run by nobody now
@@ -82,7 +82,7 @@ class Study(StudyReader):
             if trial.state.is_finished():
                 self._outlook.enter(trial.number, _value(trial.state, trial.values))
             if reports:
-                self._judge.enter(of_trial(trial)["family"], _objectives(reports))
+                self._judge.enter(trial_attributes(trial)["family"], _objectives(reports))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Study is never pickled: it lives in the driver, the journal's only writer")
@@ -126,11 +126,11 @@ class Study(StudyReader):
                     found = create_study(storage, name, settings, points, directions)
             check_same_search(found, folder, name=name, seed=seed, search=search)
             (folder / FETCHED).unlink(missing_ok=True)  # no mere copy from now on
-            begun = of_study(found)
+            begun = study_attributes(found)
             if begun["search"] != search.model_dump(mode="json"):
-                record_of_study(found, search=search.model_dump(mode="json"))
+                set_study_attributes(found, search=search.model_dump(mode="json"))
             if finalists is not None and begun.get("finalists") != finalists.model_dump():
-                record_of_study(found, finalists=finalists.model_dump())
+                set_study_attributes(found, finalists=finalists.model_dump())
             return cls(journal, found, space, search)
         except BaseException:
             journal.close()
@@ -145,7 +145,7 @@ class Study(StudyReader):
         journal, found = open_journal(folder)
         try:
             (folder / FETCHED).unlink(missing_ok=True)
-            attributes = of_study(found)
+            attributes = study_attributes(found)
             space = make_space(attributes) if make_space is not None else _no_space
             return cls(journal, found, space, SearchConfig(**attributes["search"]))
         except BaseException:
@@ -181,7 +181,7 @@ class Study(StudyReader):
         return self._journal.num_commits
 
     def set_attributes(self, **attributes: Unpack[StudyAttributes]) -> None:
-        record_of_study(self._study, **attributes)
+        set_study_attributes(self._study, **attributes)
 
     def answer(self, key: str, answer: Mapping[str, Any]) -> None:
         """Record what became of a command."""
@@ -278,7 +278,7 @@ class Study(StudyReader):
         """Stop a trial, not for its values: `stopped_by_user`, `time_limit`."""
         trial = self._live[trial_number].trial
         with self._journal.transaction():
-            record_of_trial(trial, stopped_because=reason)
+            set_trial_attributes(trial, stopped_because=reason)
             self._settle(trial, TrialState.PRUNED)
 
     def failed(self, trial_number: int, error_class: str, message: str, traceback: str) -> None:
@@ -287,23 +287,23 @@ class Study(StudyReader):
     def out_of_memory(self, trial_number: int, message: str, traceback: str) -> None:
         """Once, the trial goes on from its checkpoint with half the micro-batch; then it has failed."""
         trial = self._live[trial_number].trial
-        attributes = of_trial(trial)
+        attributes = trial_attributes(trial)
         batch_size = int(attributes["hparams"].get("batch_size", USUAL_BATCH_SIZE))
         if "micro_batch_size" in attributes or batch_size == 1:
             self.failed(trial_number, "out_of_memory", message, traceback)
             return
-        record_of_trial(trial, micro_batch_size=batch_size // 2)
+        set_trial_attributes(trial, micro_batch_size=batch_size // 2)
         self.release(trial_number)
 
     def interrupted(self, trial_number: int, reason: str, *, counted: bool = True) -> None:
         """The worker died. The trial is handed out again, unless that happened too often."""
         trial = self._live[trial_number].trial
-        reasons = [*of_trial(trial).get("interruptions", []), *([reason] if counted else [])]
+        reasons = [*trial_attributes(trial).get("interruptions", []), *([reason] if counted else [])]
         if len(reasons) >= self.search.max_attempts:
             message = f"its worker died {len(reasons)} times (max_attempts={self.search.max_attempts})"
             self.failed(trial_number, "interrupted", message, reason)
             return
-        record_of_trial(trial, interruptions=reasons)
+        set_trial_attributes(trial, interruptions=reasons)
         self.release(trial_number)
 
     def release(self, trial_number: int) -> None:
@@ -340,7 +340,7 @@ class Study(StudyReader):
         One that was queued again already is left out. Raises StudyError for a trial that has not failed.
         """
         trials = self._trials()
-        retried = {of_trial(trial).get("retry_of") for trial in trials}
+        retried = {trial_attributes(trial).get("retry_of") for trial in trials}
         numbers = trial_numbers or tuple(
             t.number for t in trials if t.state == TrialState.FAIL and not is_finalist(t)
         )
@@ -349,7 +349,9 @@ class Study(StudyReader):
             if state != "failed":
                 raise StudyError(f"only failed trials can be tried again, trial {number} is {state}")
         chosen = [
-            number for number in numbers if number not in retried and "hparams" in of_trial(trials[number])
+            number
+            for number in numbers
+            if number not in retried and "hparams" in trial_attributes(trials[number])
         ]
         with self._journal.transaction():
             if chosen:
@@ -404,14 +406,14 @@ class Study(StudyReader):
             trial = self._study.ask()
             assert trial.number == number
             self._num_started += 1
-            if "hparams" not in of_trial(trial):  # a trial that is tried again has them
+            if "hparams" not in trial_attributes(trial):  # a trial that is tried again has them
                 try:
                     hparams = sample_hparams(self._space, trial)
                 # The space is the user's code: whatever it raises fails this trial, not the driver.
                 except Exception as error:
                     self._fail(trial, "error", f"{type(error).__name__}: {error}", traceback.format_exc())
                     return None
-                record_of_trial(trial, hparams=hparams, family=str(hparams["model"]))
+                set_trial_attributes(trial, hparams=hparams, family=str(hparams["model"]))
             return self._hand_out(trial)
 
     def _latest_and_best(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial] | None:
@@ -431,7 +433,7 @@ class Study(StudyReader):
     def _copy(self, trial: FrozenTrial, state: TrialState, **own: Unpack[TrialAttributes]) -> int:
         """A new trial with the same hparams; its number."""
         number = len(self._trials())
-        kept = of_trial(trial)
+        kept = trial_attributes(trial)
         attributes: TrialAttributes = {"hparams": kept["hparams"], "family": kept["family"], **own}
         self._study.add_trial(
             optuna.trial.create_trial(
@@ -450,12 +452,12 @@ class Study(StudyReader):
 
     def _hand_out(self, trial: optuna.Trial) -> TrialRequest:
         self.num_turns += 1
-        attributes = of_trial(trial)
+        attributes = trial_attributes(trial)
         attempt = attributes.get("attempts", 0) + 1
         with self._journal.transaction():
-            record_of_trial(trial, attempts=attempt)
+            set_trial_attributes(trial, attempts=attempt)
             if self._environment is not None:
-                record_of_trial(trial, environment=self._environment)
+                set_trial_attributes(trial, environment=self._environment)
         reports = reports_in(trial.user_attrs)
         live = LiveTrial(
             trial,
@@ -484,11 +486,11 @@ class Study(StudyReader):
     def _fail(self, trial: optuna.Trial, error_class: str, message: str, traceback: str) -> None:
         shown = traceback[-MAX_TRACEBACK_CHARS:]
         with self._journal.transaction():
-            record_of_trial(trial, error={"class": error_class, "message": message, "traceback": shown})
+            set_trial_attributes(trial, error={"class": error_class, "message": message, "traceback": shown})
             self._settle(trial, TrialState.FAIL)
         if error_class == "error" and not self._any_other_end:
             ended = [trial for trial in self._trials() if trial.state.is_finished()]
-            classes = {error["class"] if (error := of_trial(t).get("error")) else None for t in ended}
+            classes = {error["class"] if (error := trial_attributes(t).get("error")) else None for t in ended}
             self._any_other_end = classes != {"error"}
             if not self._any_other_end and len(ended) >= NUM_FIRST_ERRORS:
                 self.stop(f"all of the first {len(ended)} trials failed, the last with: {message}")
@@ -496,7 +498,7 @@ class Study(StudyReader):
     def _settle(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         self.num_turns += 1
         self._study.tell(trial, values, state=state)
-        if "finalist_of" not in of_trial(trial):
+        if "finalist_of" not in trial_attributes(trial):
             self._outlook.enter(trial.number, _value(state, values))
         self._live.pop(trial.number, None)
 

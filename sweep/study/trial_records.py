@@ -15,7 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from seqsweep.results.schema import EpochRecord, State, TrialRecord
-from seqsweep.sweep.study.attributes import ErrorRecord, of_trial
+from seqsweep.sweep.study.attributes import ErrorRecord, trial_attributes
 
 Report = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def objective_values(reports: Sequence[Report], more: Sequence[str]) -> list[flo
 
 
 def trial_record(trial: FrozenTrial) -> TrialRecord:
-    attributes = of_trial(trial)
+    attributes = trial_attributes(trial)
     queued: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
     hparams: Mapping[str, Any] = attributes.get("hparams", queued)
     reports = reports_in(trial.user_attrs)
