@@ -12,6 +12,7 @@ from rich.console import Console
 from seqsweep.sweep.cli.completion import complete_models
 from seqsweep.sweep.cli.console import say
 from seqsweep.sweep.cli.flags import DATA, FILTERS, FORMAT, HARDWARE_PANEL, Flag, takes
+from seqsweep.sweep.settings.study_config import HardwareConfig, SpaceConfig, StudyConfig, merge
 from seqsweep.sweep.storage.study_folder import relative
 
 
@@ -35,7 +36,6 @@ def prepare(
     from seqsweep.data_pipeline.preparing.prepare import prepare as prepare_log
     from seqsweep.data_pipeline.store import open_log
     from seqsweep.sweep.cli.log_summary import log_lines
-    from seqsweep.sweep.settings.study_config import StudyConfig
 
     config = StudyConfig.build(given)
     place = config.cache.absolute()
@@ -53,7 +53,6 @@ def prepare(
 def _on_cluster(data: Any, cache: Path, address: str) -> Path:
     from seqsweep.data_pipeline.on_ray.prepare import prepare_distributed
     from seqsweep.sweep.cluster.connect import connect
-    from seqsweep.sweep.settings.study_config import HardwareConfig
 
     with connect(HardwareConfig(address=address), say):
         return prepare_distributed(data, cache, say)
@@ -71,7 +70,6 @@ def inspect(
     from seqsweep.data_pipeline.preparing.prepare import prepare as prepare_log
     from seqsweep.data_pipeline.store import open_log
     from seqsweep.sweep.cli.log_summary import as_record, guess_lines, log_lines
-    from seqsweep.sweep.settings.study_config import StudyConfig, merge
 
     with tempfile.TemporaryDirectory() as folder:
         config = StudyConfig.build(merge(given, {"data": {"path": log}})).data
@@ -101,7 +99,6 @@ def spaces(
     from seqsweep.search_spaces import KNOWN_GOOD, SEARCH_SPACES
     from seqsweep.search_spaces.describe import describe_space
     from seqsweep.sweep.cli.render import points_table, space_table
-    from seqsweep.sweep.settings.study_config import SpaceConfig, StudyConfig
 
     config: SpaceConfig = StudyConfig.build({"space": {"models": models.split(",")}}).space
     console = Console(width=None if sys.stdout.isatty() else 160)

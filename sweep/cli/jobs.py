@@ -216,7 +216,7 @@ def _submit_study(
     launch: Launch,
     command: str,
 ) -> int:
-    from seqsweep.sweep.cli.run import settings_path
+    from seqsweep.sweep.cli.run import read_config, settings_path
     from seqsweep.sweep.errors import ConfigError
     from seqsweep.sweep.jobs.client import STOP_WAIT_S, Cluster
     from seqsweep.sweep.jobs.shipping import (
@@ -226,13 +226,9 @@ def _submit_study(
         shipped_settings,
         variables,
     )
-    from seqsweep.sweep.settings.study_config import StudyConfig
 
-    if settings is None:
-        config = StudyConfig.build(given)
-    else:
-        path, _ = settings_path(settings, Path(given.get("runs", RUNS)))
-        config = StudyConfig.load(path, given)
+    path = None if settings is None else settings_path(settings, Path(given.get("runs", RUNS)))[0]
+    config = read_config(path, given)
     check_before_shipping(config)
     toml = shipped_settings(config, launch)
     cluster = Cluster(address)

@@ -22,9 +22,11 @@ from seqsweep.sweep.cli.flags import (
     pairs,
     takes,
 )
+from seqsweep.sweep.settings.study_config import StudyConfig, merge
 from seqsweep.sweep.storage.study_folder import relative
 
 if TYPE_CHECKING:
+    from seqsweep.data_pipeline.preparing.raw_log import OpenSequences
     from seqsweep.sweep.best_model.evaluate import Evaluation
     from seqsweep.sweep.best_model.model_folder import Exported
 
@@ -97,7 +99,16 @@ def recommend(
     ended = time.perf_counter()
     table = found.table(raw.raw_user_id.take(known.row_U), exported.item_ids)
     write_output(table, out)
-    num_users = len(raw.offset_U) - 1 if wanted is None else int(wanted.sum())
+    _say_what_is_left_out(known, num_users=len(raw.offset_U) - 1 if wanted is None else int(wanted.sum()))
+    num_items = exported.config.num_items if items is None else len(items)
+    say(
+        f"{table.num_rows:,} recommendations for {len(known.row_U):,} users among {num_items:,} items: "
+        f"read in {ready - started:.1f} s, ranked in {ended - ready:.1f} s ({exported.device})"
+    )
+    say(f"written to {relative(out)}")
+
+
+def _say_what_is_left_out(known: OpenSequences, num_users: int) -> None:
     if known.num_dropped:
         say(
             f"dropped {known.num_dropped:,} interactions with {known.num_dropped_items:,} items that the "
@@ -105,12 +116,6 @@ def recommend(
         )
     if num_users > len(known.row_U):
         say(f"left out {num_users - len(known.row_U):,} users who have no item that the model knows")
-    num_items = exported.config.num_items if items is None else len(items)
-    say(
-        f"{table.num_rows:,} recommendations for {len(known.row_U):,} users among {num_items:,} items: "
-        f"read in {ready - started:.1f} s, ranked in {ended - ready:.1f} s ({exported.device})"
-    )
-    say(f"written to {relative(out)}")
 
 
 @takes(*FORMAT, *FILTERS, Flag("cache"))
@@ -208,7 +213,6 @@ def train(
     from seqsweep.sweep.cli.live import Progress
     from seqsweep.sweep.driver.local import one_training, pinned_space, train_alone
     from seqsweep.sweep.driver.run_study import run_study
-    from seqsweep.sweep.settings.study_config import StudyConfig, merge
 
     pinned = pairs(hparams or [], "--set") | ({} if residual is None else {"residual": residual})
     space = pinned_space(model, pinned)

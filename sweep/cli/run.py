@@ -24,6 +24,7 @@ from seqsweep.sweep.cli.flags import (
 )
 from seqsweep.sweep.cli.leaderboard import print_leaderboard, say_what_is_there
 from seqsweep.sweep.environment import COMMAND_VARIABLE
+from seqsweep.sweep.settings.study_config import StudyConfig
 from seqsweep.sweep.storage.study_folder import JOURNAL_NAME, study_folder
 
 # What is done with the arguments of `run`: settings file or study, flags, a study to warm-start from.
@@ -80,13 +81,17 @@ def settings_path(settings: str, runs: Path) -> tuple[Path, Path | None]:
     return path, path.parent if (path.parent / JOURNAL_NAME).is_file() else None
 
 
+def read_config(path: Path | None, given: dict[str, Any]) -> StudyConfig:
+    """The settings of a file, with flags over them, or those of flags alone."""
+    return StudyConfig.build(given) if path is None else StudyConfig.load(path, given)
+
+
 def run_settings(path: Path | None, given: dict[str, Any], warm_start: Path | None = None) -> int:
     """Run the study of a settings file, or of flags alone; the exit status."""
     from seqsweep.sweep.cli.live import Progress
     from seqsweep.sweep.driver.run_study import run_study
-    from seqsweep.sweep.settings.study_config import StudyConfig
 
-    config = StudyConfig.build(given) if path is None else StudyConfig.load(path, given)
+    config = read_config(path, given)
     with Progress(Console(), config.training.objective) as progress:
         outcome = run_study(config, progress, warm_start)
     print_leaderboard(config.folder)
