@@ -15,19 +15,19 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"}
 
 
 def called(*words: str | Path) -> Result:
-    """In this process."""
+    """Call a command in this process."""
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own that starts in `folder`, to its end."""
+    """Run a command to its end, in a process of its own that starts in `folder`."""
     return subprocess.run(
         [*PROGRAM, *words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=280
     )
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """The same, in a session of its own, both outputs in one: for tests that interrupt it."""
+    """Start a command in a session of its own, both outputs in one, for tests that interrupt it."""
     return subprocess.Popen(
         [*PROGRAM, *words],
         cwd=folder,
@@ -40,5 +40,5 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def output_of(driver: subprocess.Popen[str]) -> str:
-    """What a driver that has ended printed: why, if it should not have."""
+    """Return what a driver printed that has ended, so that a test can say why."""
     return driver.communicate(timeout=60)[0]

@@ -69,7 +69,7 @@ class Flag:
         return get_args(annotation) if get_origin(annotation) is Literal else ()
 
     def parameter(self) -> inspect.Parameter:
-        """Of the command's function, as Typer reads it."""
+        """Make the parameter of the command's function that Typer reads."""
         kind = list[str] if self.repeats else _typed(self.field.annotation, is_read=self.read is not None)
         option = typer.Option(
             f"--{self.flag}",
@@ -94,7 +94,7 @@ class Flag:
         return f"{text}  [default: {default}]" if is_plain else text
 
     def settings(self, value: Any) -> dict[str, Any]:
-        """Nested as StudyConfig is."""
+        """Return what was typed as settings, nested as StudyConfig is."""
         settings = value if self.read is None else self.read(value)
         for part in reversed(self.place.split(".")):
             settings = {part: settings}
@@ -102,7 +102,7 @@ class Flag:
 
 
 class ObjectiveFlag(Flag):
-    """Several objectives by commas, of which the first is the one of training."""
+    """Take several objectives by commas; the first is the one of training."""
 
     choices = ()  # of one objective alone
 

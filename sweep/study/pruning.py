@@ -158,7 +158,7 @@ def family_view(study: optuna.Study, family: str) -> optuna.Study:
 
 
 class Judge:
-    """Says whether a trial of the search must stop, compared with what its family had before."""
+    """Judges whether a trial of the search must stop, compared with what its family had before."""
 
     def __init__(self, study: optuna.Study, name: PrunerName, rungs: RungTable) -> None:
         self._study = study
@@ -166,11 +166,11 @@ class Judge:
         self._rungs = rungs
 
     def enter(self, family: str, objectives: Mapping[int, float]) -> None:
-        """A trial of an earlier start: its objectives by epoch."""
+        """Enter a trial of an earlier start with its objectives by epoch."""
         self._rungs.add_all(family, objectives)
 
     def must_stop(self, live: LiveTrial, epoch: int, objective: float) -> bool:
-        """At a report that is new; those before it are in `live`."""
+        """Judge a report that is new; those before it are in `live`."""
         if self._name == "none":
             return False
         if self._name == "asha":
