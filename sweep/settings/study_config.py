@@ -182,7 +182,9 @@ class StudyConfig(BaseModel):
         except FileNotFoundError:
             raise ConfigError(f"no such settings file: {path}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from None
+            raise ConfigError(
+                f"{path} is not TOML: {error}; mend it, or give it with --data if it is a log"
+            ) from None
         return cls.build(merge(values, overrides or {}))
 
     def to_toml(self) -> str:
